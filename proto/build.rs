@@ -1,0 +1,55 @@
+//! Generates the wire types twice: messages with clients, and servers whose two hottest answers carry parts that are encoded
+//! already (`src/encoded.rs`). protox compiles the `.proto` files, so no protoc needs to be installed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+const FILES: [&str; 6] = ["kv", "auth", "rpc", "lock", "election", "health"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let files = FILES.map(|name| format!("proto/{name}.proto"));
+    let descriptors = protox::compile(files, ["proto"])?;
+    fs::write(
+        out.join("descriptors.bin"),
+        protox::prost::Message::encode_to_vec(&descriptors),
+    )?;
+
+    let messages = out.join("messages");
+    fs::create_dir_all(&messages)?;
+    tonic_prost_build::configure()
+        .out_dir(&messages)
+        .build_server(false)
+        .build_transport(false)
+        .bytes(".")
+        .compile_fds(descriptors.clone())?;
+
+    let servers = out.join("servers");
+    fs::create_dir_all(&servers)?;
+    let mut generator = tonic_prost_build::configure()
+        .out_dir(&servers)
+        .build_client(false)
+        .build_transport(false)
+        .bytes(".")
+        .extern_path(
+            ".etcdserverpb.RangeResponse",
+            "crate::encoded::RangeResponse",
+        )
+        .extern_path(
+            ".etcdserverpb.WatchResponse",
+            "crate::encoded::WatchResponse",
+        );
+    for package in [
+        "mvccpb",
+        "authpb",
+        "etcdserverpb",
+        "v3lockpb",
+        "v3electionpb",
+    ] {
+        generator = generator.extern_path(format!(".{package}"), format!("crate::{package}"));
+    }
+    generator
+        .extern_path(".grpc.health.v1", "crate::health")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
