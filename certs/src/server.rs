@@ -1,0 +1,429 @@
+//! The TLS configuration of a listener, and its reload.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::{
+    ServerConfig, SupportedProtocolVersion,
+    crypto::CryptoProvider,
+    server::NoServerSessionStorage,
+    sign::SingleCertAndKey,
+    version::{TLS12, TLS13},
+};
+
+use crate::{
+    anchors::Anchors,
+    cipher_suites,
+    client_trust::{ClientTrust, Verifier, unix_time},
+    crl::Crls,
+    error::{Invalid, TlsError, Warning},
+    identity::PeerIdentity,
+    key_material::{self, Side},
+    provider::{provider, sha256},
+    settings::{ClientAuth, ServerTlsSettings, TlsVersion},
+    source_file::{Kind, SourceFile, Stamp},
+};
+
+/// The TLS configuration of a listener: built from settings, replaced when its files change.
+///
+/// Cheap to read from every thread. Hand it around in an `Arc`.
+pub struct ServerTls {
+    settings: ServerTlsSettings,
+    loaded: ArcSwap<Loaded>,
+    watch: Mutex<Watch>,
+}
+
+/// One consistent state: new connections take all of it or nothing of it.
+pub(crate) struct Loaded {
+    pub(crate) config: Arc<ServerConfig>,
+    /// `None` when no client certificates are asked for.
+    pub(crate) clients: Option<Arc<ClientTrust>>,
+    report: Reloaded,
+}
+
+struct Watch {
+    stamps: Vec<Stamp>,
+    /// Of the contents tried last, good or bad.
+    digest: Digest,
+    /// All stamps are old enough to be sure to change with the file.
+    settled: bool,
+    /// The message of the failed read that was reported last; reading is tried again at every poll.
+    unreadable: Option<String>,
+}
+
+type Digest = [u8; 32];
+
+/// What is in use after a load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reloaded {
+    /// What an operator should know about the material.
+    pub warnings: Vec<Warning>,
+    /// Counts the loads of this listener, from 1. A connection accepted under an older number is due for
+    /// [`ServerTls::still_valid`].
+    pub generation: u64,
+    /// End of validity of the server certificate.
+    pub not_after: SystemTime,
+    /// When the first of the revocation lists is due for replacement.
+    pub crl_next_update: Option<SystemTime>,
+}
+
+/// The outcome of [`ServerTls::watch_poll`].
+#[derive(Debug)]
+pub enum Polled {
+    /// Nothing new (or a failure that was reported already and persists).
+    Unchanged,
+    /// The files changed and are in use.
+    Reloaded(Reloaded),
+    /// The files changed and cannot be used; what was in use stays in use. Reported once per change.
+    Failed(TlsError),
+}
+
+impl ServerTls {
+    /// Reads the files and builds the configuration. [`Self::report`] has the warnings.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be used, or settings that contradict each other.
+    pub fn load(settings: ServerTlsSettings) -> Result<Self, TlsError> {
+        check(&settings)?;
+        let now = SystemTime::now();
+        let stamps = stamps(&settings);
+        let sources = Sources::read(&settings)?;
+        let loaded = build(&settings, &sources, 1, now)?;
+        let watch = Watch {
+            settled: stamps.iter().all(|stamp| stamp.is_settled(now)),
+            stamps,
+            digest: sources.digest(),
+            unreadable: None,
+        };
+        Ok(Self {
+            settings,
+            loaded: ArcSwap::from_pointee(loaded),
+            watch: Mutex::new(watch),
+        })
+    }
+
+    /// The configuration for the next connection.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.loaded.load().config.clone()
+    }
+
+    /// What is in use: warnings, generation, ends of validity.
+    pub fn report(&self) -> Reloaded {
+        self.loaded.load().report.clone()
+    }
+
+    /// The number of the load in use; see [`Reloaded::generation`].
+    pub fn generation(&self) -> u64 {
+        self.loaded.load().report.generation
+    }
+
+    /// Whether client certificates are required.
+    pub fn requires_client_certificate(&self) -> bool {
+        self.loaded.load().clients.is_some()
+    }
+
+    pub(crate) fn loaded(&self) -> Arc<Loaded> {
+        self.loaded.load_full()
+    }
+
+    /// Reads all files again and puts them in use, changed or not.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be used; what was in use stays in use.
+    pub fn reload(&self) -> Result<Reloaded, TlsError> {
+        let mut watch = self.watch.lock();
+        let now = SystemTime::now();
+        let stamps = stamps(&self.settings);
+        let sources = Sources::read(&self.settings)?;
+        watch.saw(stamps, sources.digest(), now);
+        self.replace(&sources, now)
+    }
+
+    /// Looks whether a file changed, and if so reloads. Costs one `stat` per file when nothing changed; meant for a timer
+    /// of about a second on a thread that may block.
+    ///
+    /// A set of files replaced one by one is seen half-way now and then: that poll reports a failure (for example a key
+    /// that does not match), the next one succeeds.
+    pub fn watch_poll(&self) -> Polled {
+        let mut watch = self.watch.lock();
+        let now = SystemTime::now();
+        // Before reading: a file that changes while it is read then differs from its stamp at the next poll.
+        let stamps = stamps(&self.settings);
+        if watch.settled && watch.unreadable.is_none() && stamps == watch.stamps {
+            return Polled::Unchanged;
+        }
+        let sources = match Sources::read(&self.settings) {
+            Ok(sources) => sources,
+            Err(error) if error.is_transient() => {
+                let message = error.to_string();
+                if watch.unreadable.as_ref() == Some(&message) {
+                    return Polled::Unchanged;
+                }
+                watch.unreadable = Some(message);
+                return Polled::Failed(error);
+            }
+            Err(error) => {
+                let reported = stamps == watch.stamps;
+                watch.stamps = stamps;
+                if reported {
+                    return Polled::Unchanged;
+                }
+                watch.digest = Digest::default();
+                return Polled::Failed(error);
+            }
+        };
+        let digest = sources.digest();
+        // After an unreadable phase the load is done even of known contents, so that the end of the trouble is reported.
+        let known = digest == watch.digest && watch.unreadable.is_none();
+        watch.saw(stamps, digest, now);
+        if known {
+            return Polled::Unchanged;
+        }
+        match self.replace(&sources, now) {
+            Ok(report) => Polled::Reloaded(report),
+            Err(error) => Polled::Failed(error),
+        }
+    }
+
+    /// Judges the holder of a live connection by what is in use now, at time `now`.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the connection has to be closed.
+    pub fn still_valid(&self, peer: &PeerIdentity, now: SystemTime) -> Result<(), Invalid> {
+        match &self.loaded.load().clients {
+            Some(clients) => clients.verify(&peer.chain, unix_time(now)).map(|_| ()),
+            None => Err(Invalid::NoClientAuth),
+        }
+    }
+
+    /// Only with the watch locked, so that generations are counted one by one.
+    fn replace(&self, sources: &Sources, now: SystemTime) -> Result<Reloaded, TlsError> {
+        let generation = self.generation() + 1;
+        let loaded = build(&self.settings, sources, generation, now)?;
+        let report = loaded.report.clone();
+        self.loaded.store(Arc::new(loaded));
+        Ok(report)
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    /// The settings only: what is loaded holds private keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    fn saw(&mut self, stamps: Vec<Stamp>, digest: Digest, now: SystemTime) {
+        self.settled = stamps.iter().all(|stamp| stamp.is_settled(now));
+        self.stamps = stamps;
+        self.digest = digest;
+        self.unreadable = None;
+    }
+}
+
+/// The contents of all files of a listener, read in one go.
+struct Sources {
+    cert: SourceFile,
+    key: SourceFile,
+    cas: Vec<SourceFile>,
+    crl: Option<SourceFile>,
+}
+
+impl Sources {
+    fn read(settings: &ServerTlsSettings) -> Result<Self, TlsError> {
+        let cas = ca_files(settings)
+            .iter()
+            .map(|path| SourceFile::read(path, Kind::CaBundle))
+            .collect::<Result<_, _>>()?;
+        let crl = settings
+            .crl_file
+            .as_deref()
+            .map(|path| SourceFile::read(path, Kind::Crl))
+            .transpose()?;
+        Ok(Self {
+            cert: SourceFile::read(&settings.cert_file, Kind::Certificates)?,
+            key: SourceFile::read(&settings.key_file, Kind::PrivateKey)?,
+            cas,
+            crl,
+        })
+    }
+
+    /// Of the digests of the files, so that a byte that moves from one file to the next changes it.
+    fn digest(&self) -> Digest {
+        let mut all = Vec::new();
+        for file in [&self.cert, &self.key]
+            .into_iter()
+            .chain(&self.cas)
+            .chain(&self.crl)
+        {
+            all.extend_from_slice(sha256(&file.bytes).as_ref());
+        }
+        let mut digest = Digest::default();
+        digest.copy_from_slice(sha256(&all).as_ref());
+        digest
+    }
+}
+
+fn ca_files(settings: &ServerTlsSettings) -> &[PathBuf] {
+    match &settings.client_auth {
+        ClientAuth::None => &[],
+        ClientAuth::Required { ca_files } => ca_files,
+    }
+}
+
+fn stamps(settings: &ServerTlsSettings) -> Vec<Stamp> {
+    [&settings.cert_file, &settings.key_file]
+        .into_iter()
+        .chain(ca_files(settings))
+        .chain(&settings.crl_file)
+        .map(|path| Stamp::of(path))
+        .collect()
+}
+
+/// Refuses settings of which a part would silently have no effect: someone believes in the protection they name.
+fn check(settings: &ServerTlsSettings) -> Result<(), TlsError> {
+    let refuse = |reason: &str| Err(TlsError::Settings(reason.to_owned()));
+    if settings.min_version > settings.max_version {
+        return refuse("the oldest TLS version is newer than the newest");
+    }
+    if settings
+        .alpn
+        .iter()
+        .any(|name| !(1..=255).contains(&name.len()))
+    {
+        return refuse("an application protocol name must have 1 to 255 bytes");
+    }
+    let lists_common_names = !settings.allowed_common_names.is_empty();
+    let lists_hostnames = !settings.allowed_hostnames.is_empty();
+    if lists_common_names && lists_hostnames {
+        return refuse("allowed common names and allowed host names exclude each other");
+    }
+    match &settings.client_auth {
+        ClientAuth::Required { ca_files } if ca_files.is_empty() => {
+            refuse("client certificates are required but no CA file is given")
+        }
+        ClientAuth::Required { .. } => Ok(()),
+        ClientAuth::None if lists_common_names || lists_hostnames => {
+            refuse("names are allowed by list but client certificates are not required")
+        }
+        ClientAuth::None if settings.crl_file.is_some() => {
+            refuse("a revocation list is given but client certificates are not required")
+        }
+        ClientAuth::None => Ok(()),
+    }
+}
+
+fn versions(settings: &ServerTlsSettings) -> Vec<&'static SupportedProtocolVersion> {
+    [(TlsVersion::Tls13, &TLS13), (TlsVersion::Tls12, &TLS12)]
+        .into_iter()
+        .filter(|(version, _)| (settings.min_version..=settings.max_version).contains(version))
+        .map(|(_, supported)| supported)
+        .collect()
+}
+
+fn build(
+    settings: &ServerTlsSettings,
+    sources: &Sources,
+    generation: u64,
+    now: SystemTime,
+) -> Result<Loaded, TlsError> {
+    let mut warnings = Vec::new();
+    let key = key_material::load(
+        &sources.cert,
+        &sources.key,
+        Side::Server,
+        now,
+        &mut warnings,
+    )?;
+    let (clients, crl_next_update) = match &settings.client_auth {
+        ClientAuth::None => (None, None),
+        ClientAuth::Required { .. } => {
+            let mut cas = Anchors::default();
+            for file in &sources.cas {
+                cas.add(file, now, &mut warnings)?;
+            }
+            let crls = sources
+                .crl
+                .as_ref()
+                .map(|file| Crls::load(file, now, &mut warnings))
+                .transpose()?;
+            let next_update = crls.as_ref().and_then(|crls| crls.next_update);
+            let trust = ClientTrust::new(settings, cas, crls, &mut warnings)?;
+            (Some(Arc::new(trust)), next_update)
+        }
+    };
+    let config = config(
+        settings,
+        SingleCertAndKey::from(key.certified),
+        clients.as_ref(),
+        &mut warnings,
+    )?;
+    Ok(Loaded {
+        config: Arc::new(config),
+        clients,
+        report: Reloaded {
+            warnings,
+            generation,
+            not_after: key.not_after,
+            crl_next_update,
+        },
+    })
+}
+
+/// The one place where a listener's configuration is made.
+fn config(
+    settings: &ServerTlsSettings,
+    key: SingleCertAndKey,
+    clients: Option<&Arc<ClientTrust>>,
+    warnings: &mut Vec<Warning>,
+) -> Result<ServerConfig, TlsError> {
+    let base = provider();
+    let cipher_suites = cipher_suites::select(
+        &base.cipher_suites,
+        &settings.cipher_suites,
+        settings.min_version == TlsVersion::Tls12,
+        warnings,
+    )?;
+    let provider = CryptoProvider {
+        cipher_suites,
+        ..CryptoProvider::clone(&base)
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&versions(settings))
+        .map_err(|error| TlsError::Config(error.to_string()))?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(Arc::new(Verifier(clients.clone()))),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(key));
+    config.alpn_protocols = settings
+        .alpn
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
+    // A resumed session is not verified again: a certificate revoked since would still be let in.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+impl Reloaded {
+    /// How long the server certificate is still valid; `None` once it has expired.
+    pub fn remaining(&self, now: SystemTime) -> Option<Duration> {
+        self.not_after.duration_since(now).ok()
+    }
+}

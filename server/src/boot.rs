@@ -1,0 +1,245 @@
+//! From a configuration to a node: data directory, log, store, state, raft.
+
+use crate::compaction::Compaction;
+use crate::mailbox::Mailboxes;
+use crate::metrics::Metrics;
+use crate::node::{Applier, Clock, Identity, Node, NodeGroup};
+use holdfast_config::{Config, Profile};
+use holdfast_consensus::{Core, CoreError, CoreOptions, GroupOptions};
+use holdfast_storage::TenantId;
+use holdfast_storage::backend::{OpenError, Store, StoreOptions};
+use holdfast_storage::datadir::{self, DataDir, DataDirError, IdentityError};
+use holdfast_storage::disk::RealDisk;
+use holdfast_storage::lease::Millis;
+use holdfast_storage::log::{LogError, LogOptions, RaftLog};
+use holdfast_tenant::{Machine, MachineOptions, RestoreError};
+use sha2::{Digest, Sha256};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why the node did not start. Each says what to look at.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BootError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("cannot open {}: {source}", path.display())]
+    LogDir { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    #[error("the default tenant is missing")]
+    NoDefaultTenant,
+    #[error("--initial-cluster does not name this member, {0:?}")]
+    NotInCluster(String),
+    #[error("--initial-cluster names {0} members: this version runs a node that stands alone")]
+    ManyMembers(usize),
+}
+
+/// How often the remaining time of leases is recorded, milliseconds. A restart gives a lease back at most this much of its life.
+const LEASE_CHECKPOINT_INTERVAL: Millis = Millis(10_000);
+/// Length of a log segment: a few seconds of heavy writing, and zeroed in well under a second at the first start.
+const SEGMENT_BYTES: u64 = 32 << 20;
+/// Bytes of entries the log keeps in memory. A node that stands alone reads its log only at start.
+const LOG_CACHE_BYTES: usize = 4 << 20;
+/// Bytes of commands that may wait for the log.
+const QUEUE_BYTES: usize = 64 << 20;
+/// Most commands that a connection's thread takes through the log itself (DESIGN §11.3).
+const INLINE_COMMANDS: usize = 16;
+/// Longest sync for which it does: it blocks the thread's other connections.
+const INLINE_SYNC: Duration = Duration::from_micros(400);
+
+/// A node, and what must be kept while it lives.
+pub(crate) struct Booted {
+    pub(crate) node: Arc<Node>,
+    pub(crate) data_dir: DataDir,
+}
+
+pub(crate) fn boot(
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    workers: usize,
+) -> Result<Booted, BootError> {
+    let data_dir = DataDir::open(&config.data_dir, config.wal_dir.as_deref())?;
+    for warning in data_dir.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let identity = identity(&config, &data_dir)?;
+    let log_dir = data_dir.log_dir();
+    let disk = RealDisk::open(log_dir).map_err(|source| BootError::LogDir {
+        path: log_dir.to_owned(),
+        source,
+    })?;
+    let (log, recovered) = RaftLog::open(
+        disk,
+        LogOptions {
+            segment_bytes: SEGMENT_BYTES,
+            sync: !config.unsafe_no_fsync,
+            cache_bytes: LOG_CACHE_BYTES,
+            ..LogOptions::default()
+        },
+    )?;
+    if let Some(cut) = &recovered.tail_cut {
+        tracing::warn!(
+            file = %cut.file.display(),
+            offset = cut.offset,
+            bytes = cut.bytes,
+            reason = cut.reason,
+            "cut a write that was never synced off the raft log"
+        );
+    }
+    let (store, opened) = Store::open(
+        &data_dir.store_dir(),
+        StoreOptions {
+            cache_bytes: config.value_cache_bytes,
+            // Only a log that begins with the first entry can rebuild the store.
+            may_set_aside: log.mark().index <= 1,
+            ..StoreOptions::default()
+        },
+    )?;
+    if let Some(cut) = &opened.recovered {
+        tracing::warn!(
+            journal = %cut.journal.display(),
+            at = cut.at,
+            reason = cut.reason,
+            "cut the store's journal back; the raft log restores what is missing"
+        );
+    }
+    if let Some(path) = &opened.set_aside {
+        tracing::error!(path = %path.display(), "the store was damaged and set aside; rebuilding it from the raft log");
+    }
+    let clock = Clock::new();
+    let machine = Machine::restore(
+        Arc::new(store),
+        opened.applied,
+        MachineOptions {
+            quota_bytes: config.quota_backend_bytes,
+            lease_checkpoint_interval: LEASE_CHECKPOINT_INTERVAL,
+        },
+        clock.now(),
+    )?;
+    let tenants = machine.tenants().clone();
+    let default_tenant = tenants
+        .get(TenantId::DEFAULT)
+        .ok_or(BootError::NoDefaultTenant)?;
+    let tick = config.heartbeat_interval;
+    let core = Core::new(
+        log,
+        Applier {
+            machine,
+            clock,
+            metrics: metrics.clone(),
+        },
+        opened.applied,
+        &CoreOptions {
+            member: identity.member,
+            voters: vec![identity.member],
+            election_ticks: (config.election_timeout.as_millis() / tick.as_millis().max(1)).max(2)
+                as usize,
+            heartbeat_ticks: 1,
+        },
+        metrics.clone(),
+    )?;
+    let mailboxes = Arc::new(Mailboxes::new(workers));
+    let group = Arc::new(NodeGroup::new(
+        core,
+        mailboxes.clone(),
+        GroupOptions {
+            tick,
+            queue_bytes: QUEUE_BYTES,
+            inline_commands: INLINE_COMMANDS,
+            inline_sync: INLINE_SYNC,
+        },
+    ));
+    let node = Arc::new(Node {
+        status: group.status().clone(),
+        snap_dir: data_dir.snap_dir(),
+        identity,
+        group,
+        tenants,
+        default_tenant,
+        clock,
+        metrics,
+        mailboxes,
+        compaction: Compaction::new(),
+        store_full: std::sync::atomic::AtomicBool::new(false),
+        shutdown: tokio::sync::watch::Sender::new(false),
+        config,
+    });
+    Ok(Booted { node, data_dir })
+}
+
+/// Who this member is: written at the first start, read at every later one.
+fn identity(config: &Config, data_dir: &DataDir) -> Result<Identity, BootError> {
+    if let Some(stored) = data_dir.identity()? {
+        let profile = stored.profile;
+        tracing::info!(
+            cluster = format!("{:x}", stored.cluster_id),
+            member = format!("{:x}", stored.member_id),
+            profile = profile.as_str(),
+            "restarting member"
+        );
+        return Ok(Identity {
+            cluster: stored.cluster_id,
+            member: stored.member_id,
+        });
+    }
+    if config.initial_cluster.len() > 1 {
+        return Err(BootError::ManyMembers(config.initial_cluster.len()));
+    }
+    let Some(own) = config
+        .initial_cluster
+        .iter()
+        .find(|member| member.name == config.name)
+    else {
+        return Err(BootError::NotInCluster(config.name.clone()));
+    };
+    // As in etcd the ids follow from the peer URLs and the token, so that all members of a cluster find the same ones.
+    let mut urls: Vec<String> = own.peer_urls.iter().map(ToString::to_string).collect();
+    urls.sort();
+    let member = digest_id(
+        urls.iter()
+            .map(String::as_bytes)
+            .chain([config.initial_cluster_token.as_bytes()]),
+    );
+    let cluster = digest_id([
+        member.to_be_bytes().as_slice(),
+        config.initial_cluster_token.as_bytes(),
+    ]);
+    data_dir.write_identity(&datadir::Identity {
+        cluster_id: cluster,
+        member_id: member,
+        name: config.name.clone(),
+        profile: match config.profile {
+            Profile::Strict => datadir::Profile::Strict,
+            Profile::Etcd => datadir::Profile::Etcd,
+        },
+    })?;
+    tracing::info!(
+        cluster = format!("{cluster:x}"),
+        member = format!("{member:x}"),
+        "founding a cluster of one member"
+    );
+    Ok(Identity { cluster, member })
+}
+
+/// The first eight bytes of a SHA-256 over length-prefixed parts; never 0, which raft takes for nobody.
+fn digest_id<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(first).max(1)
+}

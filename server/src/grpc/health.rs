@@ -1,0 +1,65 @@
+//! The gRPC health protocol. Only the whole server, the empty name, is known.
+
+use super::Session;
+use holdfast_proto::health::health_check_response::ServingStatus;
+use holdfast_proto::health::{HealthCheckRequest, HealthCheckResponse};
+use holdfast_proto::servers::health::health_server::Health;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+fn answer(serving: bool) -> HealthCheckResponse {
+    let status = if serving {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
+    HealthCheckResponse {
+        status: status as i32,
+    }
+}
+
+#[tonic::async_trait]
+impl Health for Session {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        if !request.get_ref().service.is_empty() {
+            return Err(Status::not_found("unknown service"));
+        }
+        Ok(Response::new(answer(!*self.node().shutdown.borrow())))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        if !request.get_ref().service.is_empty() {
+            let unknown = HealthCheckResponse {
+                status: ServingStatus::ServiceUnknown as i32,
+            };
+            let stream = futures::stream::unfold(Some(unknown), |first| async move {
+                match first {
+                    Some(first) => Some((Ok(first), None)),
+                    // The protocol keeps the stream open: the service might come. Here it never does.
+                    None => futures::future::pending().await,
+                }
+            });
+            return Ok(Response::new(Box::pin(stream)));
+        }
+        let shutdown = self.node().shutdown.subscribe();
+        let stream =
+            futures::stream::unfold((shutdown, true), |(mut shutdown, first)| async move {
+                if !first && shutdown.changed().await.is_err() {
+                    return None;
+                }
+                let serving = !*shutdown.borrow_and_update();
+                Some((Ok(answer(serving)), (shutdown, false)))
+            });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}

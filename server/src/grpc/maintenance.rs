@@ -1,0 +1,232 @@
+//! The Maintenance service.
+
+use super::kv::{refuse, unexpected};
+use super::{Connection, Session, StreamGuard, off_runtime, raise, snapshot};
+use crate::metrics::Rpc;
+use crate::version;
+use holdfast_auth::{Demands, KeyRange, Verb};
+use holdfast_proto::etcdserverpb as pb;
+use holdfast_proto::servers::etcdserverpb::maintenance_server::Maintenance;
+use holdfast_tenant::{Alarm, AlarmKind, Answer, Command, Refusal};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+struct Whole;
+
+impl Demands for Whole {
+    fn demands(&self, _: &mut dyn FnMut(Verb, &KeyRange)) {}
+}
+
+/// The quota that etcd reports when none is set, bytes.
+const QUOTA_SHOWN_WITHOUT_LIMIT: i64 = i64::MAX;
+
+#[tonic::async_trait]
+impl Maintenance for Session {
+    async fn alarm(
+        &self,
+        request: Request<pb::AlarmRequest>,
+    ) -> Result<Response<pb::AlarmResponse>, Status> {
+        self.unary(Rpc::Alarm, request, async |wire: pb::AlarmRequest| {
+            use pb::alarm_request::AlarmAction;
+            let kind = match pb::AlarmType::try_from(wire.alarm) {
+                Ok(pb::AlarmType::None) => None,
+                Ok(pb::AlarmType::Nospace) => Some(AlarmKind::NoSpace),
+                Ok(pb::AlarmType::Corrupt) => Some(AlarmKind::Corrupt),
+                Err(_) => return Err(refuse(Refusal::Malformed("unknown alarm type"))),
+            };
+            let action = AlarmAction::try_from(wire.action)
+                .map_err(|_| refuse(Refusal::Malformed("unknown alarm action")))?;
+            let alarm = |kind| Alarm {
+                member: wire.member_id,
+                kind,
+            };
+            let changed = match (action, kind) {
+                (AlarmAction::Get, kind) => {
+                    self.authorize(Rpc::Alarm, Whole)?;
+                    self.linearizable()?;
+                    let wanted = |alarm: &Alarm| {
+                        kind.is_none_or(|kind| alarm.kind == kind)
+                            && (wire.member_id == 0 || alarm.member == wire.member_id)
+                    };
+                    self.tenant.alarms().into_iter().filter(wanted).collect()
+                }
+                // Raising nothing is allowed and does nothing (behaviour §3.10).
+                (_, None) => Vec::new(),
+                (AlarmAction::Activate, Some(kind)) => {
+                    self.change_alarm(Command::RaiseAlarm(alarm(kind))).await?
+                }
+                (AlarmAction::Deactivate, Some(kind)) => {
+                    self.change_alarm(Command::ClearAlarm(alarm(kind))).await?
+                }
+            };
+            Ok(pb::AlarmResponse {
+                header: Some(self.header()),
+                alarms: changed.into_iter().map(raise::alarm).collect(),
+            })
+        })
+        .await
+    }
+
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        self.unary(Rpc::Status, request, async |_: pb::StatusRequest| {
+            self.authorize(Rpc::Status, Whole)?;
+            let node = self.node();
+            let status = &node.status;
+            let mut errors: Vec<String> = self
+                .tenant
+                .alarms()
+                .into_iter()
+                .map(|alarm| {
+                    let kind = match alarm.kind {
+                        AlarmKind::NoSpace => "NOSPACE",
+                        AlarmKind::Corrupt => "CORRUPT",
+                    };
+                    format!("memberID:{} alarm:{kind}", alarm.member)
+                })
+                .collect();
+            if status.leader() == 0 {
+                errors.push("etcdserver: no leader".to_owned());
+            }
+            if status.disk_full() {
+                errors.push("etcdserver: no space left on the log's disk".to_owned());
+            }
+            let size = self.tenant.size_bytes() as i64;
+            Ok(pb::StatusResponse {
+                header: Some(self.header()),
+                version: version::COMPATIBLE.to_owned(),
+                db_size: size,
+                leader: status.leader(),
+                raft_index: status.committed(),
+                raft_term: status.term(),
+                raft_applied_index: status.applied(),
+                errors,
+                db_size_in_use: size,
+                is_learner: false,
+                storage_version: version::STORAGE.to_owned(),
+                db_size_quota: self
+                    .tenant
+                    .quota_bytes()
+                    .map_or(QUOTA_SHOWN_WITHOUT_LIMIT, |quota| quota as i64),
+                downgrade_info: Some(pb::DowngradeInfo::default()),
+            })
+        })
+        .await
+    }
+
+    async fn defragment(
+        &self,
+        request: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        self.unary(
+            Rpc::Defragment,
+            request,
+            async |_: pb::DefragmentRequest| {
+                self.authorize(Rpc::Defragment, Whole)?;
+                // The store gives space back by itself; what compaction has marked and not yet removed is removed now.
+                self.node().compaction.requested();
+                self.node()
+                    .compaction
+                    .wait_until_removed(&self.tenant, self.tenant.compacted())
+                    .await;
+                // Defragment answers carry no header (behaviour §1.3).
+                Ok(pb::DefragmentResponse { header: None })
+            },
+        )
+        .await
+    }
+
+    async fn hash(
+        &self,
+        request: Request<pb::HashRequest>,
+    ) -> Result<Response<pb::HashResponse>, Status> {
+        self.unary(Rpc::Hash, request, async |_: pb::HashRequest| {
+            self.authorize(Rpc::Hash, Whole)?;
+            let hash = self.hash_of(0).await?;
+            Ok(pb::HashResponse {
+                header: Some(self.header_at(hash.revision)),
+                hash: hash.hash,
+            })
+        })
+        .await
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        self.unary(Rpc::HashKv, request, async |wire: pb::HashKvRequest| {
+            self.authorize(Rpc::HashKv, Whole)?;
+            self.linearizable()?;
+            let hash = self.hash_of(wire.revision).await?;
+            Ok(pb::HashKvResponse {
+                header: Some(self.header_at(hash.revision)),
+                hash: hash.hash,
+                compact_revision: hash.compact_revision,
+                hash_revision: hash.hash_revision,
+            })
+        })
+        .await
+    }
+
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+
+    async fn snapshot(
+        &self,
+        request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.streaming(Rpc::Snapshot, &request)?;
+        let mut guard = StreamGuard::new(self.0.clone(), Rpc::Snapshot);
+        match self.authorize(Rpc::Snapshot, Whole) {
+            Ok(_) => Ok(Response::new(snapshot::stream(self.0.clone(), guard))),
+            Err(status) => {
+                guard.code = status.code();
+                Err(status)
+            }
+        }
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        Err(not_served())
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        Err(not_served())
+    }
+}
+
+fn not_served() -> Status {
+    Status::unimplemented("etcdserver: not served by a node that stands alone")
+}
+
+impl Connection {
+    async fn change_alarm(&self, command: Command) -> Result<Vec<Alarm>, Status> {
+        let command = self.authorize(Rpc::Alarm, command)?;
+        match self.commit(command).await? {
+            Answer::Done { alarms, .. } => Ok(alarms),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn hash_of(self: &Arc<Self>, revision: i64) -> Result<holdfast_tenant::KvHash, Status> {
+        let connection = self.clone();
+        off_runtime(move || {
+            connection
+                .node()
+                .tenants
+                .hash_kv(&connection.tenant, revision)
+                .map_err(refuse)
+        })
+        .await?
+    }
+}

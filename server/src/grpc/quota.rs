@@ -1,0 +1,26 @@
+//! Admission by quota: checked before anything else of a request, as etcd does; the first refusal raises the tenant's alarm.
+
+use super::{Connection, errors};
+use holdfast_tenant::{Alarm, AlarmKind, Command, Refusal};
+use tonic::Status;
+
+impl Connection {
+    /// Refuses a request that needs `cost` more bytes than the tenant has left.
+    pub(super) async fn admit(&self, cost: u64) -> Result<(), Status> {
+        if self.tenant.has_space(cost) {
+            return Ok(());
+        }
+        if !self.tenant.is_alarmed(AlarmKind::NoSpace) {
+            let alarm = Alarm {
+                member: self.node().identity.member,
+                kind: AlarmKind::NoSpace,
+            };
+            tracing::warn!(tenant = %self.tenant.id, size = self.tenant.size_bytes(), quota = ?self.tenant.quota_bytes(), "quota exceeded, raising the NOSPACE alarm");
+            self.worker
+                .propose_internal(&self.tenant, &Command::RaiseAlarm(alarm))
+                .await
+                .map_err(errors::unanswered)?;
+        }
+        Err(errors::refused(&Refusal::NoSpace))
+    }
+}

@@ -1,0 +1,186 @@
+//! The Watch service: one task per stream carries requests to the hub and deliveries to the client.
+
+use super::watch_sink::Sink;
+use super::{Connection, Session, StreamGuard, lower};
+use crate::metrics::Rpc;
+use holdfast_auth::{Demands, KeyRange, Verb};
+use holdfast_proto::servers::etcdserverpb::watch_server::Watch;
+use holdfast_proto::{encoded, etcdserverpb as pb};
+use holdfast_tenant::watch::{
+    Delivery, DeliveryKind, Message, SharedSink, StreamId, WatchRequest, WatchSink,
+};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use tokio_stream::Stream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+/// Requests handled before the deliveries get their turn.
+const REQUESTS_PER_TURN: usize = 64;
+
+static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
+
+#[tonic::async_trait]
+impl Watch for Session {
+    type WatchStream = WatchStream;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<WatchStream>, Status> {
+        self.streaming(Rpc::Watch, &request)?;
+        let guard = StreamGuard::new(self.0.clone(), Rpc::Watch);
+        let id = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
+        let inbox = self.node().tenants.inbox().clone();
+        let sink = Arc::new(Sink::new(id, inbox.clone(), self.worker.mailbox.clone()));
+        self.tenant.watch_stream_opened();
+        let shared: SharedSink = sink.clone();
+        inbox.push(Message::Open {
+            stream: id,
+            tenant: self.tenant.id,
+            sink: shared,
+        });
+        Ok(Response::new(WatchStream {
+            id,
+            requests: Some(request.into_inner()),
+            sink,
+            connection: self.0.clone(),
+            guard,
+        }))
+    }
+}
+
+/// The answers of one watch stream.
+pub(crate) struct WatchStream {
+    id: StreamId,
+    /// `None` once the client has sent its last request.
+    requests: Option<Streaming<pb::WatchRequest>>,
+    sink: Arc<Sink>,
+    connection: Arc<Connection>,
+    guard: StreamGuard,
+}
+
+/// A watch that is asked for, as demands.
+struct Watched<'a>(&'a WatchRequest);
+
+impl Demands for Watched<'_> {
+    fn demands(&self, demand: &mut dyn FnMut(Verb, &KeyRange)) {
+        demand(Verb::Read, &self.0.keys);
+    }
+}
+
+impl WatchStream {
+    fn push(&self, message: Message) {
+        self.connection.node().tenants.inbox().push(message);
+    }
+
+    fn handle(&self, wire: pb::WatchRequest) {
+        use pb::watch_request::RequestUnion;
+        match wire.request_union {
+            Some(RequestUnion::CreateRequest(create)) => {
+                let request = lower::watch(create);
+                match self.connection.authorize(Rpc::Watch, Watched(&request)) {
+                    Ok(_) => self.push(Message::Create {
+                        stream: self.id,
+                        request,
+                    }),
+                    // A refused watch is answered on the stream, which goes on; clients parse this text (behaviour §3.7).
+                    Err(status) => self.sink.push(Delivery {
+                        watch_id: -1,
+                        revision: self.connection.tenant.revision(),
+                        kind: DeliveryKind::Rejected {
+                            reason: format!(
+                                "rpc error: code = {:?} desc = {}",
+                                status.code(),
+                                status.message()
+                            ),
+                        },
+                    }),
+                }
+            }
+            Some(RequestUnion::CancelRequest(cancel)) => self.push(Message::Cancel {
+                stream: self.id,
+                watch_id: cancel.watch_id,
+            }),
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.push(Message::Progress { stream: self.id });
+            }
+            // etcd ignores a request without content.
+            None => {}
+        }
+    }
+
+    fn raise(&self, delivery: Delivery) -> encoded::WatchResponse {
+        let mut response = encoded::WatchResponse {
+            header: Some(self.connection.header_at(delivery.revision)),
+            watch_id: delivery.watch_id,
+            ..encoded::WatchResponse::default()
+        };
+        match delivery.kind {
+            DeliveryKind::Created => response.created = true,
+            DeliveryKind::Rejected { reason } => {
+                response.created = true;
+                response.canceled = true;
+                response.cancel_reason = reason;
+            }
+            DeliveryKind::Canceled { compacted } => {
+                response.canceled = true;
+                response.compact_revision = compacted;
+            }
+            DeliveryKind::Events { events, fragment } => {
+                let metrics = &self.connection.node().metrics;
+                metrics.events_sent(events.len() as u64);
+                response.events = events;
+                response.fragment = fragment;
+            }
+            DeliveryKind::Progress => {}
+        }
+        response
+    }
+}
+
+impl Stream for WatchStream {
+    type Item = Result<encoded::WatchResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let mut turns = 0;
+        while this.sink.takes_requests()
+            && let Some(requests) = &mut this.requests
+        {
+            if turns == REQUESTS_PER_TURN {
+                context.waker().wake_by_ref();
+                break;
+            }
+            turns += 1;
+            match Pin::new(requests).poll_next(context) {
+                Poll::Ready(Some(Ok(wire))) => this.handle(wire),
+                Poll::Ready(Some(Err(status))) => {
+                    this.guard.code = status.code();
+                    this.requests = None;
+                    return Poll::Ready(Some(Err(status)));
+                }
+                Poll::Ready(None) => {
+                    this.guard.code = Code::Ok;
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => break,
+            }
+        }
+        if this.requests.is_none() {
+            return Poll::Ready(None);
+        }
+        match this.sink.poll_next(context) {
+            Poll::Ready(delivery) => Poll::Ready(Some(Ok(this.raise(delivery)))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        self.push(Message::Close { stream: self.id });
+        self.connection.tenant.watch_stream_closed();
+    }
+}

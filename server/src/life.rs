@@ -1,0 +1,400 @@
+//! A node's life: start in order, serve, stop in order.
+
+use crate::boot;
+use crate::grpc::encode_event;
+use crate::listen::{self, AcceptorOptions, PendingHandshakes};
+use crate::logging;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::notify::Notifier;
+use crate::probe::NodeProbe;
+use crate::quickstart::{self, QuickStart};
+use crate::router::Surfaces;
+use crate::serve::{self, Listener, Shared};
+use crate::tls::ListenerTls;
+use crate::upkeep::Persister;
+use holdfast_certs::DevCa;
+use holdfast_config::{CertificateFiles, Config, ListenUrl, MetricsDetail};
+use holdfast_tenant::watch::{Hub, HubLimits, Message};
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a gRPC message may be longer than `max-request-bytes`: watch answers beyond it are split for clients that ask for it.
+const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Runs the node until it is told to stop.
+pub(crate) fn live(mut config: Config) -> ExitCode {
+    let logging = match logging::init(&config.log) {
+        Ok(logging) => logging,
+        Err(error) => {
+            // The log is what failed; stderr is what is left.
+            let _ = writeln!(std::io::stderr(), "holdfast: cannot open the log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for warning in &logging.warnings {
+        tracing::warn!("{warning}");
+    }
+    die_with_any_thread();
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
+    tracing::info!(
+        holdfast = crate::version::HOLDFAST,
+        etcd_compatible = crate::version::COMPATIBLE,
+        name = config.name,
+        data_dir = %config.data_dir.display(),
+        allow_plaintext = config.allow_plaintext,
+        "starting"
+    );
+    if config.unsafe_no_fsync {
+        tracing::warn!(
+            "the log is not synced (--unsafe-no-fsync): a power cut loses acknowledged writes"
+        );
+    }
+    let result = prepare_quick_start(&mut config).and_then(|quick_start| run(config, quick_start));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %chain(&*error), "holdfast stops");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with all its causes, on one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A panic on any thread stops the process: nothing half-alive. It is logged first.
+fn die_with_any_thread() {
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(panic = %panic, "a defect of ours stops the process");
+        std::process::abort();
+    }));
+}
+
+fn prepare_quick_start(config: &mut Config) -> Result<Option<QuickStart>, AnyError> {
+    if !config.quick_start {
+        return Ok(None);
+    }
+    let quick_start = quickstart::prepare(&config.data_dir)?;
+    for warning in &quick_start.warnings {
+        tracing::warn!("{warning}");
+    }
+    config.client_tls.certificate = Some(CertificateFiles {
+        cert_file: quick_start.cert_file.clone(),
+        key_file: quick_start.key_file.clone(),
+    });
+    config.client_tls.trusted_ca_file = Some(quick_start.ca_file.clone());
+    Ok(Some(quick_start))
+}
+
+const PERSIST: &str = "persist";
+
+/// A thread whose end ends the process, unless it was asked to stop.
+struct Core {
+    name: &'static str,
+    thread: JoinHandle<Result<(), AnyError>>,
+}
+
+fn spawn_core(
+    name: &'static str,
+    failed: &tokio::sync::mpsc::UnboundedSender<String>,
+    work: impl FnOnce() -> Result<(), AnyError> + Send + 'static,
+) -> Result<Core, AnyError> {
+    let failed = failed.clone();
+    let thread = std::thread::Builder::new()
+        .name(format!("hf-{name}"))
+        .spawn(move || {
+            let result = work();
+            if let Err(error) = &result {
+                // The receiver is gone only when the process stops anyway.
+                let _ = failed.send(format!("{name}: {}", chain(&**error)));
+            }
+            result
+        })?;
+    Ok(Core { name, thread })
+}
+
+fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> {
+    let config = Arc::new(config);
+    let notifier = Notifier::from_environment();
+    let metrics = Metrics::new(config.metrics == MetricsDetail::Extensive);
+    let workers = config.workers.map_or_else(
+        || std::thread::available_parallelism().map_or(1, usize::from),
+        usize::from,
+    );
+    // Ports first: a clash is found before the data directory is touched.
+    let urls = listener_urls(&config);
+    let mut bounds = Vec::new();
+    for (url, _) in &urls {
+        bounds.push(listen::bind(url, &config)?);
+    }
+    let booted = boot::boot(config.clone(), metrics.clone(), workers)?;
+    let node = booted.node;
+    let tls = ListenerTls::load(&config)?;
+    let mut listeners = Vec::new();
+    for (url, surfaces) in &urls {
+        let tls = match (url.is_tls(), &tls) {
+            (false, _) => None,
+            (true, Some(tls)) => Some(tls.clone()),
+            (true, None) => return Err(crate::tls::TlsSetupError::MissingCertificate.into()),
+        };
+        listeners.push(Listener {
+            tls,
+            surfaces: *surfaces,
+        });
+    }
+    if let Some(tls) = &tls {
+        metrics.certificate_expires(tls.tls.report().not_after);
+    }
+
+    let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
+    let persister = Arc::new(Persister::new());
+    let mut cores = Vec::new();
+    {
+        let group = node.group.clone();
+        cores.push(spawn_core("raft", &failed, move || Ok(group.run()?))?);
+        let (node, persister) = (node.clone(), persister.clone());
+        cores.push(spawn_core(PERSIST, &failed, move || {
+            Ok(persister.run(&node)?)
+        })?);
+    }
+    {
+        let node = node.clone();
+        cores.push(spawn_core("compact", &failed, move || {
+            node.compaction.run(&node);
+            Ok(())
+        })?);
+    }
+    {
+        let hub = Hub::new(
+            node.tenants.inbox().clone(),
+            node.tenants.clone(),
+            node.mailboxes.clone(),
+            encode_event,
+            HubLimits {
+                watches_per_stream: config.max_watches_per_stream,
+                fragment_bytes: config.max_request_bytes + FRAGMENT_OVERHEAD_BYTES,
+                progress_interval: config.watch_progress_notify_interval,
+            },
+            Instant::now(),
+        );
+        cores.push(spawn_core("watch", &failed, move || {
+            hub.run();
+            Ok(())
+        })?);
+    }
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        lead(&node, &mut failures).await?;
+        let shared = Arc::new(Shared {
+            probe: Arc::new(NodeProbe::new(node.clone())),
+            node: node.clone(),
+            listeners,
+            handshakes: PendingHandshakes::new(config.max_pending_handshakes),
+        });
+        let mut dealers = Vec::new();
+        let mut worker_threads = Vec::new();
+        for index in 0..workers {
+            let (dealer, thread) = serve::spawn_worker(index, shared.clone())?;
+            dealers.push(dealer);
+            worker_threads.push(thread);
+        }
+        let acceptor = listen::Acceptor::start(
+            bounds,
+            AcceptorOptions {
+                workers,
+                max_connections: config.max_connections,
+                max_per_source: None,
+            },
+            metrics.clone(),
+            move |worker, incoming| {
+                // A worker is gone only when the node stops; the connection is closed by being dropped.
+                let _ = dealers[worker].send(incoming);
+            },
+        )?;
+        for (url, surfaces) in &urls {
+            if surfaces.grpc {
+                // Supervisors wait for this line (behaviour §6.1).
+                tracing::info!(address = %url, "ready to serve client requests");
+            } else {
+                tracing::info!(address = %url, "serving metrics and health");
+            }
+        }
+        notifier.ready();
+        if let Some(quick_start) = &quick_start {
+            // A closed stdout does not stop a server.
+            let _ = std::io::stdout()
+                .lock()
+                .write_all(quick_start.banner.as_bytes());
+        }
+        let watched = Watched {
+            node: &node,
+            tls: tls.as_deref(),
+            notifier: &notifier,
+            ca: quick_start.as_ref().map(|quick_start| &quick_start.ca),
+        };
+        let result = watched.until_the_end(&mut failures).await;
+        notifier.stopping();
+        acceptor.stop();
+        node.shutdown.send_replace(true);
+        for thread in worker_threads {
+            // A worker that panicked has stopped the process already.
+            let _ = thread.join();
+        }
+        result
+    });
+    runtime.shutdown_background();
+
+    node.group.stop();
+    node.compaction.stop();
+    node.tenants.inbox().push(Message::Stop);
+    let mut outcome = result;
+    // The persister last: what the log has is moved to the store, so that the next start is quick.
+    let (persist, others): (Vec<Core>, Vec<Core>) =
+        cores.into_iter().partition(|core| core.name == PERSIST);
+    for core in others {
+        join(core, &mut outcome);
+    }
+    persister.stop();
+    for core in persist {
+        join(core, &mut outcome);
+    }
+    tracing::info!("stopped");
+    drop(booted.data_dir);
+    outcome
+}
+
+fn join(core: Core, outcome: &mut Result<(), AnyError>) {
+    match core.thread.join() {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if outcome.is_ok() => *outcome = Err(error),
+        Ok(Err(_)) => {}
+        Err(_) if outcome.is_ok() => *outcome = Err(format!("{} panicked", core.name).into()),
+        Err(_) => {}
+    }
+}
+
+/// Waits until the node leads and has applied everything that was committed: only then may anybody read.
+async fn lead(
+    node: &Node,
+    failures: &mut tokio::sync::mpsc::UnboundedReceiver<String>,
+) -> Result<(), AnyError> {
+    let mut interval = tokio::time::interval(Duration::from_millis(1));
+    loop {
+        tokio::select! {
+            _ = interval.tick() => if node.status.leads_alone() {
+                return Ok(());
+            },
+            failure = failures.recv() => return Err(failure.unwrap_or_default().into()),
+        }
+    }
+}
+
+/// How often TLS files are looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the quick start's certificates are looked at for renewal.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What the main thread looks after while the workers serve.
+struct Watched<'a> {
+    node: &'a Node,
+    tls: Option<&'a ListenerTls>,
+    notifier: &'a Notifier,
+    ca: Option<&'a DevCa>,
+}
+
+impl Watched<'_> {
+    /// Serves signals and timers until the node is to stop, or a core thread has failed.
+    async fn until_the_end(
+        &self,
+        failures: &mut tokio::sync::mpsc::UnboundedReceiver<String>,
+    ) -> Result<(), AnyError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut reload = tokio::time::interval(RELOAD_INTERVAL);
+        let mut renewal = tokio::time::interval(RENEWAL_INTERVAL);
+        let every = self.notifier.watchdog_interval();
+        let mut watchdog = tokio::time::interval(every.unwrap_or(RENEWAL_INTERVAL));
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {
+                    tracing::info!(signal = "SIGTERM", "stopping");
+                    return Ok(());
+                }
+                _ = interrupt.recv() => {
+                    tracing::info!(signal = "SIGINT", "stopping");
+                    return Ok(());
+                }
+                _ = hangup.recv() => self.reload(),
+                _ = reload.tick() => self.reload(),
+                _ = renewal.tick() => self.renew(),
+                _ = watchdog.tick(), if every.is_some() => self.notifier.alive(),
+                failure = failures.recv() => return Err(failure.unwrap_or_default().into()),
+            }
+        }
+    }
+
+    fn reload(&self) {
+        if let Some(tls) = self.tls {
+            tls.poll(&self.node.metrics);
+        }
+    }
+
+    /// Renews the quick start's certificates; the reload that follows takes them.
+    fn renew(&self) {
+        match self.ca.map(DevCa::renew) {
+            Some(Err(error)) => {
+                tracing::error!(%error, "cannot renew the quick start's certificates")
+            }
+            Some(Ok(renewed)) if !renewed.is_empty() => {
+                tracing::info!(?renewed, "renewed the quick start's certificates");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Every listener with what it serves. With `--listen-client-http-urls`, client URLs are gRPC alone.
+fn listener_urls(config: &Config) -> Vec<(ListenUrl, Surfaces)> {
+    let split = !config.listen_client_http_urls.is_empty();
+    let surfaces = |url: &ListenUrl, grpc: bool, http: bool| Surfaces {
+        grpc,
+        http,
+        plaintext: !url.is_tls(),
+    };
+    let client = config
+        .listen_client_urls
+        .iter()
+        .map(|url| (url.clone(), surfaces(url, true, !split)));
+    let http = config
+        .listen_client_http_urls
+        .iter()
+        .chain(&config.listen_metrics_urls)
+        .map(|url| (url.clone(), surfaces(url, false, true)));
+    client.chain(http).collect()
+}

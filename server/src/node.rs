@@ -1,0 +1,216 @@
+//! The node: everything that handlers share.
+
+use crate::compaction::Compaction;
+use crate::mailbox::{Completion, Mailbox, Mailboxes};
+use crate::metrics::Metrics;
+use bytes::Bytes;
+use holdfast_auth::Authorized;
+use holdfast_config::Config;
+use holdfast_consensus::{Failure, Group, StateMachine, Status, Submission};
+use holdfast_storage::LogPosition;
+use holdfast_storage::disk::RealDisk;
+use holdfast_storage::lease::Millis;
+use holdfast_tenant::{Command, Machine, Outcome, Refusal, Tenant, Tenants};
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// The clock that leases run by: milliseconds since the process began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    begun: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Clock {
+        Clock {
+            begun: Instant::now(),
+        }
+    }
+
+    pub(crate) fn now(self) -> Millis {
+        Millis(self.begun.elapsed().as_millis() as u64)
+    }
+}
+
+/// Joins the tenants' state machine to the raft driver.
+pub(crate) struct Applier {
+    pub(crate) machine: Machine,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl StateMachine for Applier {
+    type Outcome = Outcome;
+
+    fn apply(
+        &mut self,
+        position: LogPosition,
+        data: Bytes,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), String> {
+        let begun = Instant::now();
+        let result = self
+            .machine
+            .apply(position, data, self.clock.now(), outcomes)
+            .map_err(|error| error.to_string());
+        self.metrics.applied(begun.elapsed(), outcomes);
+        result
+    }
+
+    fn lead(&mut self) {
+        self.machine.promote_leases(self.clock.now(), Millis(0));
+    }
+}
+
+/// The raft group of this process.
+pub(crate) type NodeGroup = Group<Applier, RealDisk>;
+
+/// Who this member is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) cluster: u64,
+    pub(crate) member: u64,
+}
+
+/// What handlers share.
+pub(crate) struct Node {
+    pub(crate) identity: Identity,
+    pub(crate) config: Arc<Config>,
+    pub(crate) group: Arc<NodeGroup>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) tenants: Arc<Tenants>,
+    pub(crate) default_tenant: Arc<Tenant>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) mailboxes: Arc<Mailboxes>,
+    pub(crate) compaction: Compaction,
+    pub(crate) snap_dir: PathBuf,
+    /// The store's disk is full: rows stay in memory, so few more may come.
+    pub(crate) store_full: AtomicBool,
+    pub(crate) shutdown: tokio::sync::watch::Sender<bool>,
+}
+
+impl Node {
+    /// Whether reads of the applied state are linearizable now.
+    pub(crate) fn can_read(&self) -> Result<(), Failure> {
+        if self.status.leads_alone() {
+            Ok(())
+        } else {
+            Err(Failure::NoLeader)
+        }
+    }
+}
+
+/// Bytes of applied rows that may wait for the store: bounds memory and the replay after a crash.
+const STAGED_BYTES_MAX: usize = 96 << 20;
+
+/// One worker's side of the node: its mailbox and the commands that its handlers gather.
+pub(crate) struct Worker {
+    pub(crate) node: Arc<Node>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    gathered: Mutex<Submission>,
+    flush: Notify,
+}
+
+/// Why a proposal has no answer.
+#[derive(Debug)]
+pub(crate) enum ProposeError {
+    /// It was not taken, or lost.
+    Failure(Failure),
+    /// It took longer than a request may.
+    TimedOut,
+    /// It was refused.
+    Refused(Refusal),
+    /// It is longer than `max-request-bytes`.
+    TooLarge,
+}
+
+impl From<Refusal> for ProposeError {
+    fn from(refusal: Refusal) -> ProposeError {
+        ProposeError::Refused(refusal)
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(node: Arc<Node>, worker: usize) -> Worker {
+        Worker {
+            mailbox: node.mailboxes.of(worker).clone(),
+            node,
+            gathered: Mutex::default(),
+            flush: Notify::new(),
+        }
+    }
+
+    /// Sends a client's command through the log.
+    pub(crate) async fn propose(
+        &self,
+        tenant: &Tenant,
+        command: Authorized<Command>,
+    ) -> Result<holdfast_tenant::Answer, ProposeError> {
+        self.propose_internal(tenant, command.request()).await
+    }
+
+    /// Sends a command of the server's own through the log: expiry, checkpoints, alarms, auto-compaction.
+    pub(crate) async fn propose_internal(
+        &self,
+        tenant: &Tenant,
+        command: &Command,
+    ) -> Result<holdfast_tenant::Answer, ProposeError> {
+        let expected = {
+            let mut gathered = self.gathered.lock();
+            let before = gathered.data.len();
+            command.encode(tenant.id, &mut gathered.data);
+            if gathered.data.len() - before > self.node.config.max_request_bytes {
+                gathered.data.truncate(before);
+                return Err(ProposeError::TooLarge);
+            }
+            let (ticket, expected) = self.mailbox.expect(Instant::now());
+            gathered.tickets.push(ticket);
+            expected
+        };
+        self.flush.notify_one();
+        let completion: Option<Completion> = expected.await;
+        match completion {
+            Some(Ok(Ok(answer))) => Ok(answer),
+            Some(Ok(Err(refusal))) => Err(ProposeError::Refused(refusal)),
+            Some(Err(failure)) => Err(ProposeError::Failure(failure)),
+            None => Err(ProposeError::TimedOut),
+        }
+    }
+
+    /// Hands gathered commands to the group, as many at a time as the handlers of one round of the runtime left. Never ends.
+    pub(crate) async fn flush_commands(self: Arc<Self>) {
+        loop {
+            self.flush.notified().await;
+            let store = self.node.tenants.store();
+            while store.staged_bytes() > STAGED_BYTES_MAX
+                && !self.node.store_full.load(Ordering::Relaxed)
+            {
+                // The store is behind: writes wait for it here, and what is waiting is bounded by the clients' requests.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let submission = std::mem::take(&mut *self.gathered.lock());
+            if submission.tickets.is_empty() {
+                continue;
+            }
+            let tickets = submission.tickets.clone();
+            let submitted = if store.staged_bytes() > STAGED_BYTES_MAX {
+                Err(Failure::DiskFull)
+            } else {
+                self.node.group.submit(submission)
+            };
+            if let Err(failure) = submitted {
+                use holdfast_consensus::Completions;
+                let mut done: Vec<_> = tickets
+                    .into_iter()
+                    .map(|ticket| (ticket, Err(failure)))
+                    .collect();
+                self.node.mailboxes.complete(&mut done);
+            }
+        }
+    }
+}

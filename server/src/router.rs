@@ -1,0 +1,212 @@
+//! One connection's requests: gRPC to the services, the rest to HTTP.
+
+use crate::grpc::Services;
+use crate::http as pages;
+use crate::metrics::Rpc;
+use crate::probe::NodeProbe;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use tonic::body::Body;
+use tower_service::Service;
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Surfaces {
+    pub(crate) grpc: bool,
+    pub(crate) http: bool,
+    /// Whether the listener is plaintext: host names are checked there (CVE-2018-1099).
+    pub(crate) plaintext: bool,
+}
+
+/// Serves one connection.
+#[derive(Clone)]
+pub(crate) struct Router {
+    pub(crate) services: Services,
+    pub(crate) probe: Arc<NodeProbe>,
+    pub(crate) surfaces: Surfaces,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+impl hyper::service::Service<http::Request<Incoming>> for Router {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: http::Request<Incoming>) -> Answer {
+        let is_grpc = request
+            .headers()
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if is_grpc && self.surfaces.grpc {
+            self.grpc(request)
+        } else if self.surfaces.http && !is_grpc {
+            self.http(request)
+        } else {
+            Box::pin(std::future::ready(Ok(empty(http::StatusCode::NOT_FOUND))))
+        }
+    }
+}
+
+impl Router {
+    fn grpc(&self, request: http::Request<Incoming>) -> Answer {
+        let Some(rpc) = Rpc::from_path(request.uri().path()) else {
+            return Box::pin(std::future::ready(Ok(unimplemented(request.uri().path()))));
+        };
+        if holdfast_auth::policy(rpc.path()).is_none() {
+            return Box::pin(std::future::ready(Ok(unimplemented(rpc.path()))));
+        }
+        let version = request.headers().get("client-api-version");
+        self.services
+            .connection
+            .node()
+            .metrics
+            .client_request(rpc, version.map(http::HeaderValue::as_bytes));
+        let request = request.map(Body::new);
+        macro_rules! to {
+            ($service:ident) => {{
+                let answer = self.services.$service.clone().call(request);
+                Box::pin(async move { answer.await.map(translate) })
+            }};
+        }
+        match rpc.service() {
+            "etcdserverpb.KV" => to!(kv),
+            "etcdserverpb.Watch" => to!(watch),
+            "etcdserverpb.Lease" => to!(lease),
+            "etcdserverpb.Cluster" => to!(cluster),
+            "etcdserverpb.Maintenance" => to!(maintenance),
+            "grpc.health.v1.Health" => to!(health),
+            _ => Box::pin(std::future::ready(Ok(unimplemented(rpc.path())))),
+        }
+    }
+
+    fn http(&self, request: http::Request<Incoming>) -> Answer {
+        let probe = self.probe.clone();
+        let (parts, _) = request.into_parts();
+        let plaintext = self.surfaces.plaintext;
+        let config = self.services.connection.node().config.clone();
+        Box::pin(async move {
+            let page = match pages::admit(&parts, plaintext, &config) {
+                Ok(()) => pages::respond(&*probe, &parts).await,
+                Err(refused) => refused,
+            };
+            let page = pages::with_cors(page, &parts, &config);
+            Ok(page.map(full))
+        })
+    }
+}
+
+fn full(bytes: Bytes) -> Body {
+    Body::new(Full::new(bytes).map_err(|never| match never {}))
+}
+
+fn empty(status: http::StatusCode) -> http::Response<Body> {
+    let mut response = http::Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+fn unimplemented(path: &str) -> http::Response<Body> {
+    // The texts are grpc-go's.
+    let known = |service: &str| Rpc::ALL.iter().any(|rpc| rpc.service() == service);
+    let text = match path.trim_start_matches('/').split_once('/') {
+        Some((service, method)) if known(service) => {
+            format!("unknown method {method} for service {service}")
+        }
+        Some((service, _)) => format!("unknown service {service}"),
+        None => format!("malformed method name: {path:?}"),
+    };
+    tonic::Status::unimplemented(text).into_http()
+}
+
+/// Puts tonic's own words for a message that is too large into those that clients know.
+fn translate(response: http::Response<Body>) -> http::Response<Body> {
+    let headers = response.headers();
+    if headers.get("grpc-status").is_none_or(|code| code != "11") {
+        return response;
+    }
+    tonic::Status::from_header_map(headers)
+        .and_then(|status| crate::grpc::message_too_large(status.message()))
+        .map_or(response, |status| status.into_http())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+    use std::collections::BTreeSet;
+
+    /// What the API has and this server does not: it answers `Unimplemented`, and has no policy row.
+    const NOT_SERVED: &[&str] = &[
+        "etcdserverpb.Auth/",
+        "etcdserverpb.Cluster/MemberAdd",
+        "etcdserverpb.Cluster/MemberPromote",
+        "etcdserverpb.Cluster/MemberRemove",
+        "etcdserverpb.Cluster/MemberUpdate",
+        "etcdserverpb.Maintenance/Downgrade",
+        "etcdserverpb.Maintenance/MoveLeader",
+        "v3electionpb.Election/",
+        "v3lockpb.Lock/",
+    ];
+
+    fn described() -> BTreeSet<String> {
+        let set = prost_types::FileDescriptorSet::decode(holdfast_proto::FILE_DESCRIPTOR_SET)
+            .expect("our own descriptors decode");
+        let mut paths = BTreeSet::new();
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    paths.insert(format!(
+                        "/{}.{}/{}",
+                        file.package(),
+                        service.name(),
+                        method.name()
+                    ));
+                }
+            }
+        }
+        paths
+    }
+
+    #[test]
+    fn every_rpc_has_exactly_one_policy_or_is_not_served() {
+        for path in described() {
+            let unserved = NOT_SERVED
+                .iter()
+                .any(|prefix| path.trim_start_matches('/').starts_with(prefix));
+            let has_policy = holdfast_auth::policy(&path).is_some();
+            assert!(
+                has_policy != unserved,
+                "{path}: policy {has_policy}, listed as not served {unserved}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_policy_row_is_an_rpc_that_is_routed() {
+        let described = described();
+        for (path, _) in holdfast_auth::POLICIES {
+            assert!(described.contains(*path), "{path} is not in the API");
+            assert!(Rpc::from_path(path).is_some(), "{path} is not routed");
+        }
+    }
+
+    #[test]
+    fn errors_of_size_are_put_into_the_words_clients_know() {
+        let ours = tonic::Status::out_of_range(
+            "Error, decoded message length too large: found 2097170 bytes, the limit is: 2097152 bytes",
+        );
+        let answer = translate(ours.into_http());
+        let status = tonic::Status::from_header_map(answer.headers()).expect("a status");
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(
+            status.message(),
+            "grpc: received message larger than max (2097170 vs. 2097152)"
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! TLS for listeners: settings from the configuration, reload, and the end of connections whose certificate has ended.
+
+use crate::metrics::Metrics;
+use holdfast_certs::{
+    ClientAuth, CrlExpiry, CrlUnknown, EkuPolicy, IssueError, Polled, ServerTls, ServerTlsSettings,
+    TlsError, TlsVersion,
+};
+use holdfast_config::{CertificateFiles, Config, Host, Profile, TransportSecurity};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Why a listener has no TLS.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsSetupError {
+    #[error(transparent)]
+    Load(#[from] TlsError),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    #[error(
+        "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+    )]
+    MissingCertificate,
+}
+
+/// A listener's TLS, shared by its connections.
+pub(crate) struct ListenerTls {
+    pub(crate) tls: ServerTls,
+    /// Counts reloads, so that live connections look again at their certificate.
+    pub(crate) reloads: watch::Sender<u64>,
+}
+
+impl ListenerTls {
+    /// Loads the client listeners' TLS; `None` when no file and no self-signed certificate is configured.
+    pub(crate) fn load(config: &Config) -> Result<Option<Arc<ListenerTls>>, TlsSetupError> {
+        let security = &config.client_tls;
+        let Some(CertificateFiles {
+            cert_file,
+            key_file,
+        }) = certificate(config, security)?
+        else {
+            return Ok(None);
+        };
+        let mut settings = ServerTlsSettings::new(cert_file, key_file);
+        if security.requires_client_certificate()
+            && let Some(ca) = &security.trusted_ca_file
+        {
+            settings.client_auth = ClientAuth::Required {
+                ca_files: vec![ca.clone()],
+            };
+            settings.crl_file.clone_from(&security.crl_file);
+            settings
+                .allowed_common_names
+                .clone_from(&security.allowed_cn);
+            settings
+                .allowed_hostnames
+                .clone_from(&security.allowed_hostname);
+        }
+        settings.min_version = version(security.min_version);
+        settings.max_version = version(security.max_version);
+        settings.cipher_suites = security
+            .cipher_suites
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        if config.profile == Profile::Etcd {
+            // As lenient as etcd where certificates made for it would fail otherwise.
+            settings.client_eku = EkuPolicy::IfPresent;
+            settings.crl_unknown = CrlUnknown::Accept;
+            settings.crl_expiry = CrlExpiry::Ignore;
+        }
+        let tls = ServerTls::load(settings)?;
+        for warning in &tls.report().warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(Some(Arc::new(ListenerTls {
+            tls,
+            reloads: watch::Sender::new(0),
+        })))
+    }
+
+    /// Looks whether files have changed and takes the new ones; a bad one changes nothing.
+    pub(crate) fn poll(&self, metrics: &Metrics) {
+        match self.tls.watch_poll() {
+            Polled::Unchanged => {}
+            Polled::Reloaded(report) => {
+                for warning in &report.warnings {
+                    tracing::warn!("{warning}");
+                }
+                tracing::info!(generation = report.generation, "reloaded TLS files");
+                metrics.certificates_reloaded(true);
+                metrics.certificate_expires(report.not_after);
+                self.reloads.send_modify(|count| *count += 1);
+            }
+            Polled::Failed(error) => {
+                tracing::error!(%error, "cannot reload TLS files; the ones in use stay");
+                metrics.certificates_reloaded(false);
+            }
+        }
+    }
+}
+
+fn version(version: holdfast_config::TlsVersion) -> TlsVersion {
+    match version {
+        holdfast_config::TlsVersion::Tls12 => TlsVersion::Tls12,
+        holdfast_config::TlsVersion::Tls13 => TlsVersion::Tls13,
+    }
+}
+
+fn certificate(
+    config: &Config,
+    security: &TransportSecurity,
+) -> Result<Option<CertificateFiles>, TlsSetupError> {
+    if let Some(files) = &security.certificate {
+        return Ok(Some(files.clone()));
+    }
+    if !security.auto_tls {
+        return Ok(None);
+    }
+    let hosts: Vec<String> = config
+        .listen_client_urls
+        .iter()
+        .chain(&config.listen_metrics_urls)
+        .filter_map(host)
+        .collect();
+    let dir: PathBuf = config.data_dir.join("fixtures").join("client");
+    let made = holdfast_certs::self_signed(&hosts, security.self_signed_cert_validity_years, &dir)?;
+    for warning in &made.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(Some(CertificateFiles {
+        cert_file: made.cert_file,
+        key_file: made.key_file,
+    }))
+}
+
+fn host(url: &holdfast_config::ListenUrl) -> Option<String> {
+    match &url.place {
+        holdfast_config::Place::Tcp { host, .. } => Some(match host {
+            Host::Ip(ip) => ip.to_string(),
+            Host::Name(name) => name.clone(),
+        }),
+        holdfast_config::Place::Socket { .. } => None,
+    }
+}

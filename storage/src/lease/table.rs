@@ -1,0 +1,414 @@
+//! The table of leases.
+
+use super::Millis;
+use super::attached::Attached;
+use super::record::{Record, RecordError, TTL_MAX_SECS};
+use bytes::Bytes;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// An expired lease is named again after this time if it is still there: its revocation was proposed and got lost.
+/// etcd waits as long.
+const RETRY: Millis = Millis(3_000);
+
+/// Most queue entries that one call looks at beyond those it returns, at about a microsecond each. It matters when very many leases that were
+/// kept alive come up at once; the rest comes up at the next call.
+const EXAMINED_MAX: usize = 16_384;
+
+/// A queue may hold this many stale entries (of revoked leases) for each lease, and [`STALE_FLOOR`] more, before it is rebuilt.
+/// Without it a client that grants and revokes leases with a long TTL fills the memory.
+const STALE_PER_LEASE: usize = 1;
+const STALE_FLOOR: usize = 1_024;
+
+/// No checkpoint is planned.
+const NEVER: Millis = Millis(u64::MAX);
+
+/// All leases of one tenant.
+pub struct LeaseTable {
+    /// A tree, not a hash table: its growth never stops the world, and a million leases take less.
+    leases: BTreeMap<i64, Lease>,
+    expiry: Queue,
+    checkpoints: Queue,
+    checkpoint_every: Millis,
+}
+
+struct Lease {
+    ttl_secs: i64,
+    /// Remaining time at the last checkpoint, 0 for none (then it is the full TTL).
+    checkpoint_secs: i64,
+    deadline: Millis,
+    /// When the expiry queue names it. Never later than the deadline, except to retry; a renewal leaves it alone.
+    expiry_at: Millis,
+    /// When the checkpoint queue names it, or [`NEVER`].
+    checkpoint_at: Millis,
+    keys: Attached,
+}
+
+/// Times at which to look at leases, earliest first. An entry whose time is not the one that the lease remembers is stale.
+#[derive(Default)]
+struct Queue(BinaryHeap<Reverse<(Millis, i64)>>);
+
+/// The id is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("lease already exists")]
+pub struct AlreadyGranted;
+
+/// A lease was renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// The granted TTL in seconds, which is also what remains now.
+    pub ttl_secs: i64,
+    /// The replicated state holds an older, shorter remaining time, from which a restart would count, or is about to. Propose
+    /// [`LeaseTable::checkpoint`] with 0 before the renewal is answered. At most once per checkpoint interval.
+    pub clear_checkpoint: bool,
+}
+
+/// How long a lease lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeToLive {
+    /// The granted TTL in seconds.
+    pub granted_secs: i64,
+    /// What remains; 0 if it is expired and not yet revoked.
+    pub remaining: Millis,
+}
+
+impl TimeToLive {
+    /// Remaining whole seconds, truncated as in etcd.
+    pub fn remaining_secs(&self) -> i64 {
+        i64::try_from(self.remaining.0 / 1000).unwrap_or(i64::MAX)
+    }
+}
+
+impl LeaseTable {
+    /// An empty table. Leases that remain for longer than `checkpoint_every` get a checkpoint that often.
+    pub fn new(checkpoint_every: Millis) -> LeaseTable {
+        LeaseTable {
+            leases: BTreeMap::new(),
+            expiry: Queue::default(),
+            checkpoints: Queue::default(),
+            checkpoint_every: checkpoint_every.max(Millis(1)),
+        }
+    }
+
+    /// Creates a lease of `ttl_secs`, at least 1 and at most 9,000,000,000 (behaviour §3.8).
+    pub fn grant(&mut self, id: i64, ttl_secs: i64, now: Millis) -> Result<(), AlreadyGranted> {
+        // What is outside would be refused when the record is read back.
+        let ttl_secs = ttl_secs.clamp(1, TTL_MAX_SECS);
+        self.insert(
+            id,
+            Record {
+                ttl_secs,
+                checkpoint_secs: 0,
+            },
+            now,
+        )
+        .ok_or(AlreadyGranted)
+    }
+
+    fn insert(&mut self, id: i64, record: Record, now: Millis) -> Option<()> {
+        let std::collections::btree_map::Entry::Vacant(vacant) = self.leases.entry(id) else {
+            return None;
+        };
+        let mut lease = Lease {
+            ttl_secs: record.ttl_secs,
+            checkpoint_secs: record.checkpoint_secs,
+            deadline: now,
+            expiry_at: now,
+            checkpoint_at: NEVER,
+            keys: Attached::None,
+        };
+        lease.count_from(now, Millis(0), self.checkpoint_every);
+        self.expiry.push(lease.expiry_at, id);
+        self.checkpoints.push(lease.checkpoint_at, id);
+        vacant.insert(lease);
+        Some(())
+    }
+
+    /// Removes a lease and gives its keys in order, for the caller to delete; `None` if there is no such lease.
+    pub fn revoke(&mut self, id: i64) -> Option<Vec<Bytes>> {
+        let lease = self.leases.remove(&id)?;
+        if self.expiry.crowded(self.leases.len()) {
+            self.expiry = self
+                .leases
+                .iter()
+                .map(|(id, lease)| (lease.expiry_at, *id))
+                .collect();
+        }
+        if self.checkpoints.crowded(self.leases.len()) {
+            self.checkpoints = self
+                .leases
+                .iter()
+                .map(|(id, lease)| (lease.checkpoint_at, *id))
+                .collect();
+        }
+        Some(lease.keys.into_sorted())
+    }
+
+    /// Attaches a key; false if there is no such lease.
+    pub fn attach(&mut self, id: i64, key: &[u8]) -> bool {
+        let lease = self.leases.get_mut(&id);
+        lease.map(|lease| lease.keys.insert(key)).is_some()
+    }
+
+    /// Detaches a key, if it is attached and the lease is there. The index knows which lease a key has.
+    pub fn detach(&mut self, id: i64, key: &[u8]) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.keys.remove(key);
+        }
+    }
+
+    /// Starts a lease's time anew. `None` if it is unknown, or expired and about to be revoked: that cannot be undone.
+    pub fn renew(&mut self, id: i64, now: Millis) -> Option<Renewal> {
+        let lease = self
+            .leases
+            .get_mut(&id)
+            .filter(|lease| lease.deadline > now)?;
+        let ttl = Millis::from_secs(lease.ttl_secs);
+        // Beyond one interval a checkpoint may be on its way through the log.
+        let checkpointed = ttl.since(lease.deadline.since(now)) >= self.checkpoint_every;
+        let clear_checkpoint = lease.checkpoint_secs != 0 || checkpointed;
+        // The queue keeps the earlier time and looks again then: renewals are far more frequent than expiries.
+        lease.deadline = now.plus(ttl);
+        if lease.deadline < lease.expiry_at {
+            // Only after an extended promotion: the granted time is less than what was left.
+            lease.expiry_at = lease.deadline;
+            self.expiry.push(lease.expiry_at, id);
+        }
+        if clear_checkpoint && lease.checkpoint_at > now {
+            lease.checkpoint_at = now;
+            self.checkpoints.push(now, id);
+        }
+        Some(Renewal {
+            ttl_secs: lease.ttl_secs,
+            clear_checkpoint,
+        })
+    }
+
+    /// How long a lease lives, `None` if it is unknown.
+    pub fn time_to_live(&self, id: i64, now: Millis) -> Option<TimeToLive> {
+        let lease = self.leases.get(&id)?;
+        Some(TimeToLive {
+            granted_secs: lease.ttl_secs,
+            remaining: lease.deadline.since(now),
+        })
+    }
+
+    /// The keys attached to a lease, in order; nothing if it is unknown.
+    pub fn keys(&self, id: i64) -> impl Iterator<Item = &[u8]> {
+        self.leases
+            .get(&id)
+            .into_iter()
+            .flat_map(|lease| lease.keys.iter())
+    }
+
+    /// Whether there is such a lease, expired or not.
+    pub fn contains(&self, id: i64) -> bool {
+        self.leases.contains_key(&id)
+    }
+
+    /// All ids, those that expire first in front.
+    pub fn list(&self) -> Vec<i64> {
+        let mut all: Vec<_> = self
+            .leases
+            .iter()
+            .map(|(id, lease)| (lease.deadline, *id))
+            .collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// How many leases there are.
+    pub fn len(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
+    /// At most `max` leases whose time is over, for the leader to propose their revocation. One that is not revoked within a few
+    /// seconds is named again.
+    pub fn expired(&mut self, now: Millis, max: usize) -> Vec<i64> {
+        let mut expired = Vec::new();
+        for _ in 0..max.saturating_add(EXAMINED_MAX) {
+            if expired.len() >= max {
+                break;
+            }
+            let Some((at, id)) = self.expiry.pop(now) else {
+                break;
+            };
+            let Some(lease) = self
+                .leases
+                .get_mut(&id)
+                .filter(|lease| lease.expiry_at == at)
+            else {
+                continue;
+            };
+            lease.expiry_at = if lease.deadline <= now {
+                expired.push(id);
+                now.plus(RETRY)
+            } else {
+                lease.deadline
+            };
+            self.expiry.push(lease.expiry_at, id);
+        }
+        expired
+    }
+
+    /// At most `max` leases whose remaining time is to be written down, with that time in whole seconds (rounded up; 0 for the
+    /// full TTL), for the leader to propose.
+    pub fn due_checkpoints(&mut self, now: Millis, max: usize) -> Vec<(i64, i64)> {
+        let mut due = Vec::new();
+        for _ in 0..max.saturating_add(EXAMINED_MAX) {
+            if due.len() >= max {
+                break;
+            }
+            let Some((at, id)) = self.checkpoints.pop(now) else {
+                break;
+            };
+            let Some(lease) = self
+                .leases
+                .get_mut(&id)
+                .filter(|lease| lease.checkpoint_at == at)
+            else {
+                continue;
+            };
+            let remaining = lease.deadline.since(now);
+            let elapsed = Millis::from_secs(lease.ttl_secs).since(remaining);
+            if remaining == Millis(0) {
+                lease.checkpoint_at = NEVER;
+                continue;
+            }
+            let secs = i64::try_from(remaining.0.div_ceil(1000)).unwrap_or(i64::MAX);
+            if elapsed < self.checkpoint_every {
+                // Renewed since it was queued: the full TTL is near enough.
+                if lease.checkpoint_secs != 0 {
+                    due.push((id, 0));
+                }
+                lease.checkpoint_at = now.plus(self.checkpoint_every.since(elapsed));
+            } else {
+                due.push((id, secs));
+                lease.checkpoint_at = if remaining > self.checkpoint_every {
+                    now.plus(self.checkpoint_every)
+                } else {
+                    NEVER
+                };
+            }
+            self.checkpoints.push(lease.checkpoint_at, id);
+        }
+        due
+    }
+
+    /// Applies a checkpoint from the log: from now on a new leader counts from `remaining_secs`, or from the full TTL if that is 0 or
+    /// not less. False if there is no such lease. Does not change when the lease expires here.
+    pub fn checkpoint(&mut self, id: i64, remaining_secs: i64) -> bool {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return false;
+        };
+        lease.checkpoint_secs = if (1..lease.ttl_secs).contains(&remaining_secs) {
+            remaining_secs
+        } else {
+            0
+        };
+        true
+    }
+
+    /// Starts all times anew, from the last checkpoint or else the full TTL, when this node begins to lead. `extend` is added
+    /// to each: clients could not renew while there was no leader.
+    pub fn promote(&mut self, now: Millis, extend: Millis) {
+        for lease in self.leases.values_mut() {
+            lease.count_from(now, extend, self.checkpoint_every);
+        }
+        self.expiry = self
+            .leases
+            .iter()
+            .map(|(id, lease)| (lease.expiry_at, *id))
+            .collect();
+        self.checkpoints = self
+            .leases
+            .iter()
+            .map(|(id, lease)| (lease.checkpoint_at, *id))
+            .collect();
+    }
+
+    /// A lease's record for the backend, without its keys.
+    pub fn encode(&self, id: i64) -> Option<Bytes> {
+        let lease = self.leases.get(&id)?;
+        Some(
+            Record {
+                ttl_secs: lease.ttl_secs,
+                checkpoint_secs: lease.checkpoint_secs,
+            }
+            .encode(),
+        )
+    }
+
+    /// Takes back a lease from its record. Its keys are attached afterwards, from the index.
+    pub fn decode(&mut self, id: i64, record: &[u8], now: Millis) -> Result<(), RecordError> {
+        let record = Record::decode(record)?;
+        if id == 0 {
+            return Err(RecordError::Id(id));
+        }
+        self.insert(id, record, now).ok_or(RecordError::Id(id))
+    }
+}
+
+impl Lease {
+    fn count_from(&mut self, now: Millis, extend: Millis, checkpoint_every: Millis) {
+        let remaining = Millis::from_secs(if self.checkpoint_secs == 0 {
+            self.ttl_secs
+        } else {
+            self.checkpoint_secs
+        })
+        .plus(extend);
+        self.deadline = now.plus(remaining);
+        self.expiry_at = self.deadline;
+        self.checkpoint_at = if remaining > checkpoint_every {
+            now.plus(checkpoint_every)
+        } else {
+            NEVER
+        };
+    }
+}
+
+impl Queue {
+    fn push(&mut self, at: Millis, id: i64) {
+        if at != NEVER {
+            self.0.push(Reverse((at, id)));
+        }
+    }
+
+    /// The earliest entry that is due.
+    fn pop(&mut self, now: Millis) -> Option<(Millis, i64)> {
+        let Reverse((at, _)) = self.0.peek()?;
+        if *at > now {
+            return None;
+        }
+        self.0.pop().map(|Reverse(entry)| entry)
+    }
+
+    fn crowded(&self, leases: usize) -> bool {
+        self.0.len() > leases * (1 + STALE_PER_LEASE) + STALE_FLOOR
+    }
+}
+
+impl FromIterator<(Millis, i64)> for Queue {
+    fn from_iter<I: IntoIterator<Item = (Millis, i64)>>(entries: I) -> Queue {
+        Queue(
+            entries
+                .into_iter()
+                .filter(|(at, _)| *at != NEVER)
+                .map(Reverse)
+                .collect(),
+        )
+    }
+}
+
+#[cfg(test)]
+impl LeaseTable {
+    /// Entries of both queues, stale ones included.
+    pub(super) fn queued(&self) -> usize {
+        self.expiry.0.len() + self.checkpoints.0.len()
+    }
+}

@@ -1,0 +1,336 @@
+//! The table against a naive model, and its edges one by one.
+
+use super::*;
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+const EVERY: Millis = Millis(300_000);
+const EXTEND: Millis = Millis(1_000);
+const RETRY_MS: u64 = 3_000;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Grant(i64, i64),
+    Revoke(i64),
+    Attach(i64, u8),
+    Detach(i64, u8),
+    Renew(i64),
+    Wait(u64),
+    Expired(usize),
+    /// Ask for due checkpoints and put them into the log.
+    Checkpoints(usize),
+    /// Apply this many entries of the log.
+    Apply(usize),
+    /// A new leader; what was not applied is lost.
+    Promote,
+    /// The same, after a restart.
+    Reload,
+}
+
+fn id() -> impl Strategy<Value = i64> {
+    prop_oneof![4 => 1..6i64, 1 => Just(-1i64), 1 => Just(i64::MAX)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let ttl = prop_oneof![1..20i64, 290..310i64, 1_000..4_000i64];
+    let wait = prop_oneof![0..3_000u64, 4_000..60_000u64, 290_000..700_000u64];
+    prop_oneof![
+        4 => (id(), ttl).prop_map(|(id, ttl)| Step::Grant(id, ttl)),
+        1 => id().prop_map(Step::Revoke),
+        2 => (id(), any::<u8>()).prop_map(|(id, key)| Step::Attach(id, key % 8)),
+        2 => (id(), any::<u8>()).prop_map(|(id, key)| Step::Detach(id, key % 8)),
+        6 => id().prop_map(Step::Renew),
+        6 => wait.prop_map(Step::Wait),
+        3 => prop_oneof![0..4usize, Just(usize::MAX)].prop_map(Step::Expired),
+        3 => prop_oneof![0..4usize, Just(usize::MAX)].prop_map(Step::Checkpoints),
+        2 => (0..4usize).prop_map(Step::Apply),
+        1 => Just(Step::Promote),
+        1 => Just(Step::Reload),
+    ]
+}
+
+#[derive(Clone)]
+struct Plain {
+    ttl: i64,
+    /// What a new leader counts from.
+    effective: i64,
+    deadline: u64,
+    quiet_until: u64,
+    keys: BTreeSet<Vec<u8>>,
+}
+
+struct Run {
+    table: LeaseTable,
+    model: BTreeMap<i64, Plain>,
+    log: VecDeque<(i64, i64)>,
+    now: u64,
+}
+
+impl Run {
+    fn promote(&mut self) {
+        self.log.clear();
+        self.table.promote(Millis(self.now), EXTEND);
+        for lease in self.model.values_mut() {
+            lease.deadline = self.now + lease.effective as u64 * 1000 + EXTEND.0;
+            lease.quiet_until = 0;
+        }
+    }
+
+    fn apply(&mut self, count: usize) {
+        for (id, secs) in self.log.drain(..count.min(self.log.len())) {
+            assert!(self.table.checkpoint(id, secs));
+            let lease = self
+                .model
+                .get_mut(&id)
+                .expect("entries of revoked leases were removed");
+            lease.effective = if secs > 0 && secs < lease.ttl {
+                secs
+            } else {
+                lease.ttl
+            };
+        }
+    }
+
+    fn checkpoints(&mut self, max: usize) {
+        let due = self.table.due_checkpoints(Millis(self.now), max);
+        assert!(due.len() <= max);
+        for (id, secs) in due {
+            let lease = &self.model[&id];
+            let remaining = lease.deadline.saturating_sub(self.now);
+            assert!(remaining > 0, "an expired lease needs no checkpoint");
+            assert!(secs == 0 || secs == remaining.div_ceil(1000) as i64);
+            self.log.push_back((id, secs));
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        let now = Millis(self.now);
+        match *step {
+            Step::Grant(id, ttl) => {
+                let granted = self.table.grant(id, ttl, now);
+                assert_eq!(granted.is_err(), self.model.contains_key(&id));
+                let deadline = self.now + ttl as u64 * 1000;
+                let keys = BTreeSet::new();
+                self.model.entry(id).or_insert(Plain {
+                    ttl,
+                    effective: ttl,
+                    deadline,
+                    quiet_until: 0,
+                    keys,
+                });
+            }
+            Step::Revoke(id) => {
+                let keys = self
+                    .model
+                    .remove(&id)
+                    .map(|lease| lease.keys.into_iter().map(Bytes::from).collect());
+                assert_eq!(self.table.revoke(id), keys);
+                self.log.retain(|(other, _)| *other != id);
+            }
+            Step::Attach(id, key) => {
+                let lease = self.model.get_mut(&id);
+                assert_eq!(self.table.attach(id, &[key; 3]), lease.is_some());
+                lease.map(|lease| lease.keys.insert(vec![key; 3]));
+            }
+            Step::Detach(id, key) => {
+                self.table.detach(id, &[key; 3]);
+                self.model
+                    .get_mut(&id)
+                    .map(|lease| lease.keys.remove([key; 3].as_slice()));
+            }
+            Step::Renew(id) => {
+                let renewal = self.table.renew(id, now);
+                let lease = self
+                    .model
+                    .get_mut(&id)
+                    .filter(|lease| lease.deadline > self.now);
+                assert_eq!(
+                    renewal.map(|renewal| renewal.ttl_secs),
+                    lease.as_ref().map(|lease| lease.ttl)
+                );
+                if let Some(lease) = lease {
+                    lease.deadline = self.now + lease.ttl as u64 * 1000;
+                }
+                if renewal.is_some_and(|renewal| renewal.clear_checkpoint) {
+                    self.log.push_back((id, 0));
+                }
+            }
+            Step::Wait(millis) => self.now += millis,
+            Step::Expired(max) => {
+                let expected: BTreeSet<i64> = (self.model.iter())
+                    .filter(|(_, lease)| {
+                        lease.deadline <= self.now && lease.quiet_until <= self.now
+                    })
+                    .map(|(id, _)| *id)
+                    .collect();
+                let expired = self.table.expired(now, max);
+                assert_eq!(
+                    expired.len(),
+                    max.min(expected.len()),
+                    "{expired:?} of {expected:?}"
+                );
+                for id in expired {
+                    assert!(expected.contains(&id));
+                    self.model.get_mut(&id).expect("known").quiet_until = self.now + RETRY_MS;
+                }
+            }
+            Step::Checkpoints(max) => self.checkpoints(max),
+            Step::Apply(count) => self.apply(count),
+            Step::Promote => self.promote(),
+            Step::Reload => {
+                let mut table = LeaseTable::new(EVERY);
+                for (id, lease) in &self.model {
+                    let record = self.table.encode(*id).expect("known");
+                    table.decode(*id, &record, now).expect("a record of ours");
+                    lease
+                        .keys
+                        .iter()
+                        .for_each(|key| assert!(table.attach(*id, key)));
+                }
+                self.table = table;
+                self.promote();
+            }
+        }
+    }
+
+    fn compare(&self) {
+        assert_eq!(self.table.len(), self.model.len());
+        assert_eq!(self.table.is_empty(), self.model.is_empty());
+        for id in [-1, 0, 1, 2, 3, 4, 5, i64::MAX] {
+            let lease = self.model.get(&id);
+            assert_eq!(self.table.contains(id), lease.is_some());
+            let life = lease.map(|lease| TimeToLive {
+                granted_secs: lease.ttl,
+                remaining: Millis(lease.deadline.saturating_sub(self.now)),
+            });
+            assert_eq!(self.table.time_to_live(id, Millis(self.now)), life);
+            assert!(
+                self.table.keys(id).eq(lease
+                    .into_iter()
+                    .flat_map(|lease| lease.keys.iter().map(Vec::as_slice)))
+            );
+        }
+        let mut list: Vec<_> = self
+            .model
+            .iter()
+            .map(|(id, lease)| (lease.deadline, *id))
+            .collect();
+        list.sort_unstable();
+        assert!(
+            self.table
+                .list()
+                .into_iter()
+                .eq(list.into_iter().map(|(_, id)| id))
+        );
+    }
+
+    /// With every due checkpoint applied, a restart now would be wrong by no more than one interval, and never in the direction
+    /// that lets a lease expire early.
+    fn settle(&mut self) {
+        self.checkpoints(usize::MAX);
+        self.apply(usize::MAX);
+        for (id, lease) in self
+            .model
+            .iter()
+            .filter(|(_, lease)| lease.deadline > self.now)
+        {
+            let remaining = (lease.deadline - self.now) as i64;
+            let late = lease.effective * 1000 - remaining;
+            assert!(
+                late >= -(EXTEND.0 as i64),
+                "lease {id} would expire {} ms early",
+                -late
+            );
+            assert!(
+                late <= EVERY.0 as i64 + 1000,
+                "lease {id} would live {late} ms longer"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
+    #[test]
+    fn random_programs_agree_with_the_model(steps in vec(step(), 1..80)) {
+        let (table, model, log) = (LeaseTable::new(EVERY), BTreeMap::new(), VecDeque::new());
+        let mut run = Run { table, model, log, now: 5_000 };
+        for (number, step) in steps.iter().enumerate() {
+            run.step(step);
+            run.compare();
+            if number % 7 == 6 {
+                run.settle();
+            }
+        }
+        run.settle();
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_an_error(bytes in vec(any::<u8>(), 0..20)) {
+        let mut table = LeaseTable::new(EVERY);
+        if table.decode(1, &bytes, Millis(0)).is_ok() {
+            prop_assert_eq!(table.encode(1).expect("known"), bytes);
+        }
+    }
+}
+
+#[test]
+fn records_are_checked_field_by_field() {
+    let record = |ttl: i64, checkpoint: i64| {
+        let mut bytes = vec![1];
+        bytes.extend_from_slice(&ttl.to_le_bytes());
+        bytes.extend_from_slice(&checkpoint.to_le_bytes());
+        bytes
+    };
+    let mut table = LeaseTable::new(EVERY);
+    let mut decode = |id, bytes: &[u8]| table.decode(id, bytes, Millis(0));
+    let checkpoint = |checkpoint_secs, ttl_secs| {
+        Err(RecordError::Checkpoint {
+            checkpoint_secs,
+            ttl_secs,
+        })
+    };
+    assert_eq!(decode(1, &[]), Err(RecordError::Length(0)));
+    assert_eq!(decode(1, &record(9, 0)[..16]), Err(RecordError::Length(16)));
+    assert_eq!(
+        decode(1, &[record(9, 0), vec![0]].concat()),
+        Err(RecordError::Length(18))
+    );
+    assert_eq!(decode(1, &[2; 17]), Err(RecordError::Format(2)));
+    assert_eq!(decode(1, &record(0, 0)), Err(RecordError::Ttl(0)));
+    assert_eq!(
+        decode(1, &record(9_000_000_001, 0)),
+        Err(RecordError::Ttl(9_000_000_001))
+    );
+    assert_eq!(decode(1, &record(9, 9)), checkpoint(9, 9));
+    assert_eq!(decode(1, &record(9, -1)), checkpoint(-1, 9));
+    assert_eq!(decode(0, &record(9, 0)), Err(RecordError::Id(0)));
+    assert_eq!(decode(1, &record(9, 8)), Ok(()));
+    assert_eq!(decode(1, &record(9, 8)), Err(RecordError::Id(1)));
+}
+
+#[test]
+fn granting_and_revoking_for_ever_takes_no_memory() {
+    let mut table = LeaseTable::new(EVERY);
+    for _ in 0..50_000 {
+        table.grant(1, 9_000_000_000, Millis(0)).unwrap();
+        table.revoke(1).unwrap();
+        assert!(table.queued() < 4_096);
+    }
+}
+
+#[test]
+fn renewals_do_not_grow_the_queues() {
+    let mut table = LeaseTable::new(EVERY);
+    table.grant(1, 10, Millis(0)).unwrap();
+    for second in 1..10_000 {
+        let now = Millis(second * 1000);
+        assert!(table.renew(1, now).is_some());
+        assert!(table.expired(now, 10).is_empty());
+        assert!(table.queued() <= 1);
+    }
+    assert_eq!(table.expired(Millis(10_008_999), 10), []);
+    assert_eq!(table.expired(Millis(10_009_000), 10), [1]);
+}

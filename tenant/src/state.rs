@@ -1,0 +1,431 @@
+//! The tenants' state, as readers and the hub see it while the state machine changes it.
+
+use crate::answer::{Alarm, AlarmKind, RangeAnswer, Refusal, TxnAnswer};
+use crate::read::{self, Rows};
+use crate::request::{Op, Order, Put, Range, Txn};
+use crate::txn;
+use crate::watch::{History, Inbox};
+use holdfast_storage::backend::Store;
+use holdfast_storage::lease::{LeaseTable, Millis, TimeToLive};
+use holdfast_storage::mvcc::{Mvcc, Snapshot};
+use holdfast_storage::{Revision, Row, TenantId};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+/// Bytes that a row counts for in a tenant's size besides its key and value: its record, and its place in the index.
+pub const ROW_OVERHEAD_BYTES: u64 = 64;
+
+/// One tenant: a whole etcd of its own.
+pub struct Tenant {
+    /// Its number.
+    pub id: TenantId,
+    pub(crate) mvcc: RwLock<Mvcc>,
+    pub(crate) leases: Mutex<LeaseTable>,
+    /// Open watch streams. Counted before a stream's first watch reads the revision, so that no event is missed: whoever applies
+    /// a change after that holds the index's lock after it and sees the count.
+    pub(crate) watch_streams: AtomicUsize,
+    pub(crate) published: AtomicI64,
+    /// Logical size: rows not yet pruned.
+    pub(crate) bytes: AtomicU64,
+    pub(crate) alarms: RwLock<BTreeSet<Alarm>>,
+    /// One bit per raised kind, for the hot path.
+    pub(crate) alarm_bits: AtomicU8,
+    /// Logical bytes that the tenant may hold; `None` is unbounded.
+    quota_bytes: Option<u64>,
+}
+
+impl Tenant {
+    pub(crate) fn new(
+        id: TenantId,
+        mvcc: Mvcc,
+        leases: LeaseTable,
+        quota_bytes: Option<u64>,
+    ) -> Tenant {
+        Tenant {
+            id,
+            published: AtomicI64::new(mvcc.revision()),
+            mvcc: RwLock::new(mvcc),
+            leases: Mutex::new(leases),
+            watch_streams: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
+            alarms: RwLock::default(),
+            alarm_bits: AtomicU8::new(0),
+            quota_bytes,
+        }
+    }
+
+    /// The current revision.
+    pub fn revision(&self) -> i64 {
+        self.mvcc.read().revision()
+    }
+
+    /// The compacted revision; -1 before the first compaction.
+    pub fn compacted(&self) -> i64 {
+        self.mvcc.read().compacted()
+    }
+
+    /// The logical size of all rows not yet pruned, bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Live keys.
+    pub fn keys(&self) -> usize {
+        self.mvcc.read().keys()
+    }
+
+    /// The quota, bytes; `None` is unbounded.
+    pub fn quota_bytes(&self) -> Option<u64> {
+        self.quota_bytes
+    }
+
+    /// The raised alarms.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.alarms.read().iter().copied().collect()
+    }
+
+    /// Whether an alarm of this kind is raised.
+    pub fn is_alarmed(&self, kind: AlarmKind) -> bool {
+        self.alarm_bits.load(Ordering::Acquire) & alarm_bit(kind) != 0
+    }
+
+    /// Whether a request that needs `cost` more bytes fits into the quota.
+    pub fn has_space(&self, cost: u64) -> bool {
+        self.quota_bytes
+            .is_none_or(|quota| self.size_bytes().saturating_add(cost) < quota)
+    }
+
+    /// A watch stream was opened; see [`Tenant::watch_stream_closed`].
+    pub fn watch_stream_opened(&self) {
+        self.watch_streams.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A watch stream that was counted is gone.
+    pub fn watch_stream_closed(&self) {
+        self.watch_streams.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// How many watch streams are open.
+    pub fn watch_stream_count(&self) -> usize {
+        self.watch_streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether a lease exists.
+    pub fn has_lease(&self, id: i64) -> bool {
+        self.leases.lock().contains(id)
+    }
+
+    /// How many leases there are.
+    pub fn lease_count(&self) -> usize {
+        self.leases.lock().len()
+    }
+
+    /// All leases, the one that ends first first.
+    pub fn lease_ids(&self) -> Vec<i64> {
+        self.leases.lock().list()
+    }
+
+    /// How long a lease lives, and its keys if they are asked for. `None` if there is no such lease.
+    pub fn lease_time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+        now: Millis,
+    ) -> Option<(TimeToLive, Vec<Vec<u8>>)> {
+        let leases = self.leases.lock();
+        let time = leases.time_to_live(id, now)?;
+        let keys = if keys {
+            leases.keys(id).map(<[u8]>::to_vec).collect()
+        } else {
+            Vec::new()
+        };
+        Some((time, keys))
+    }
+
+    /// Starts a lease's time anew. Gives its TTL in seconds and whether a checkpoint must be cleared through the log
+    /// ([`crate::Command::LeaseCheckpoint`] with 0) before the client is answered.
+    pub fn renew_lease(&self, id: i64, now: Millis) -> Option<(i64, bool)> {
+        self.leases
+            .lock()
+            .renew(id, now)
+            .map(|renewal| (renewal.ttl_secs, renewal.clear_checkpoint))
+    }
+
+    /// At most `max` leases whose time is over.
+    pub fn expired_leases(&self, now: Millis, max: usize) -> Vec<i64> {
+        self.leases.lock().expired(now, max)
+    }
+
+    /// At most `max` leases whose remaining time is to be recorded, with that time in seconds.
+    pub fn due_lease_checkpoints(&self, now: Millis, max: usize) -> Vec<(i64, i64)> {
+        self.leases.lock().due_checkpoints(now, max)
+    }
+
+    /// Removes up to `max` versions that are dead at the compacted revision from the index. Gives their revisions, whose rows are
+    /// to be dropped, and whether nothing more is left to remove.
+    pub fn prune(&self, max: usize) -> (Vec<Revision>, bool) {
+        let pruned = self.mvcc.write().prune(max);
+        (pruned.dropped, pruned.done)
+    }
+}
+
+pub(crate) fn alarm_bit(kind: AlarmKind) -> u8 {
+    match kind {
+        AlarmKind::NoSpace => 1,
+        AlarmKind::Corrupt => 2,
+    }
+}
+
+/// What a put counts against the quota, in bytes (etcd's estimate).
+pub fn put_cost(put: &Put) -> u64 {
+    256 + put.key.len() as u64 + put.value.len() as u64
+}
+
+/// What a lease counts against the quota, in bytes (etcd's estimate).
+pub const LEASE_COST_BYTES: u64 = 64;
+
+/// What a transaction counts against the quota, in bytes: its more expensive arm.
+pub fn txn_cost(txn: &Txn) -> u64 {
+    let arm = |ops: &[Op]| {
+        ops.iter()
+            .map(|op| match op {
+                Op::Put(put) => put_cost(put),
+                Op::Txn(txn) => txn_cost(txn),
+                Op::Range(_) | Op::DeleteRange(_) => 0,
+            })
+            .sum::<u64>()
+    };
+    arm(&txn.success).max(arm(&txn.failure))
+}
+
+/// All tenants of one raft group, with the store behind them.
+pub struct Tenants {
+    pub(crate) store: Arc<Store>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) by_id: RwLock<HashMap<TenantId, Arc<Tenant>>>,
+    /// Held for writing while a raft entry is applied: the index shows a change a moment before its row is in the store, and a
+    /// reader that falls into this moment waits here.
+    pub(crate) applying: RwLock<()>,
+}
+
+impl Tenants {
+    /// A tenant, if it exists.
+    pub fn get(&self, id: TenantId) -> Option<Arc<Tenant>> {
+        self.by_id.read().get(&id).cloned()
+    }
+
+    /// Every tenant.
+    pub fn all(&self) -> Vec<Arc<Tenant>> {
+        self.by_id.read().values().cloned().collect()
+    }
+
+    /// The store behind the tenants.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The hub's queue.
+    pub fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Reads a range at the state as it is now.
+    ///
+    /// # Errors
+    /// [`Refusal`] for a compacted or future revision, or when the store cannot be read.
+    pub fn range(&self, tenant: &Tenant, range: &Range) -> Result<RangeAnswer, Refusal> {
+        if read::needs_rows(range) || is_long(range) {
+            let snapshot = tenant.mvcc.read().snapshot();
+            return self.range_in(tenant.id, &snapshot, range);
+        }
+        // Short reads go without a snapshot, which would make the next writes copy what they change.
+        let rows = self.committed(tenant.id);
+        let mut attempts = 0;
+        loop {
+            let selection = {
+                let mvcc = tenant.mvcc.read();
+                let at = read::revision_to_read(range, mvcc.view())?;
+                read::select(mvcc.view(), &rows, range, at)?
+            };
+            let oldest = selection.oldest().unwrap_or(i64::MAX);
+            attempts += 1;
+            match selection.fetch(&rows, range.keys_only) {
+                // Overwritten and compacted between the two steps: what is current by now answers as well.
+                Err(Refusal::Storage(_)) if tenant.compacted() > oldest && attempts < 4 => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// A snapshot of a tenant's index: the state as it is now, for reading piece by piece.
+    pub fn snapshot(&self, tenant: &Tenant) -> Snapshot {
+        tenant.mvcc.read().snapshot()
+    }
+
+    /// Reads a range in a snapshot. Rows that were compacted since then make it fail with [`Refusal::Compacted`].
+    ///
+    /// # Errors
+    /// As [`Tenants::range`].
+    pub fn range_in(
+        &self,
+        tenant: TenantId,
+        snapshot: &Snapshot,
+        range: &Range,
+    ) -> Result<RangeAnswer, Refusal> {
+        let rows = self.committed(tenant);
+        let at = read::revision_to_read(range, snapshot.view())?;
+        let answer = read::range(snapshot.view(), &rows, range, at);
+        self.explain(tenant, at, answer)
+    }
+
+    /// Runs a transaction of reads at the state as it is now.
+    ///
+    /// # Errors
+    /// As [`Tenants::range`].
+    pub fn read_txn(&self, tenant: &Tenant, txn: &Txn) -> Result<TxnAnswer, Refusal> {
+        let snapshot = self.snapshot(tenant);
+        let rows = self.committed(tenant.id);
+        let oldest = txn
+            .arms()
+            .filter_map(|op| match op {
+                Op::Range(range) if range.revision > 0 => Some(range.revision),
+                _ => None,
+            })
+            .min()
+            .unwrap_or(snapshot.revision());
+        let answer = txn::read_only(snapshot.view(), &rows, txn);
+        self.explain(tenant.id, oldest, answer)
+    }
+
+    /// A row that vanished while it was read was compacted, if the mark has passed the revision that was read at.
+    fn explain<T>(
+        &self,
+        tenant: TenantId,
+        at: i64,
+        answer: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        match answer {
+            Err(Refusal::Storage(_))
+                if self
+                    .get(tenant)
+                    .is_some_and(|tenant| tenant.compacted() > at) =>
+            {
+                Err(Refusal::Compacted)
+            }
+            other => other,
+        }
+    }
+
+    fn committed(&self, tenant: TenantId) -> CommittedRows<'_> {
+        CommittedRows {
+            tenants: self,
+            tenant,
+        }
+    }
+}
+
+/// Most keys that a range looks at under the index's lock: some ten microseconds.
+const SHORT_RANGE_KEYS: u64 = 512;
+
+/// Whether a range may look at many keys.
+fn is_long(range: &Range) -> bool {
+    if range.count_only || matches!(range.keys, holdfast_auth::KeyRange::Point(_)) {
+        return false;
+    }
+    range.order != Order::Natural
+        || range.filter.is_set()
+        || !(1..=SHORT_RANGE_KEYS).contains(&range.limit)
+}
+
+/// Rows of applied entries.
+struct CommittedRows<'a> {
+    tenants: &'a Tenants,
+    tenant: TenantId,
+}
+
+impl Rows for CommittedRows<'_> {
+    fn fetch(&self, revisions: &[Revision]) -> Result<Vec<Row>, Refusal> {
+        let store = &self.tenants.store;
+        let unreadable = |error: holdfast_storage::backend::ReadError| {
+            tracing::error!(%error, "cannot read rows");
+            Refusal::Storage(error.to_string())
+        };
+        if let [revision] = revisions {
+            let mut row = store.get(self.tenant, *revision).map_err(unreadable)?;
+            if row.is_none() {
+                drop(self.tenants.applying.read());
+                row = store.get(self.tenant, *revision).map_err(unreadable)?;
+            }
+            return match row {
+                Some(row) => Ok(vec![row]),
+                None => Err(txn::missing(*revision)),
+            };
+        }
+        let mut found = Vec::new();
+        store
+            .get_many(self.tenant, revisions, &mut found)
+            .map_err(unreadable)?;
+        if found.iter().any(Option::is_none) {
+            drop(self.tenants.applying.read());
+            store
+                .get_many(self.tenant, revisions, &mut found)
+                .map_err(unreadable)?;
+        }
+        found
+            .into_iter()
+            .zip(revisions)
+            .map(|(row, revision)| row.ok_or_else(|| txn::missing(*revision)))
+            .collect()
+    }
+}
+
+impl History for Tenants {
+    fn revision(&self, tenant: TenantId) -> i64 {
+        self.get(tenant).map_or(1, |tenant| tenant.revision())
+    }
+
+    fn compacted(&self, tenant: TenantId) -> i64 {
+        self.get(tenant).map_or(-1, |tenant| tenant.compacted())
+    }
+
+    fn published(&self, tenant: TenantId) -> i64 {
+        self.get(tenant)
+            .map_or(1, |tenant| tenant.published.load(Ordering::Acquire))
+    }
+
+    fn scan(
+        &self,
+        tenant: TenantId,
+        from: i64,
+        through: i64,
+        visit: &mut dyn FnMut(Row) -> bool,
+    ) -> Result<(), String> {
+        // Rows of the entry in hand reach the store at its end, and `through` may be among them.
+        drop(self.applying.read());
+        for row in self.store.scan(tenant, Revision::first(from), through) {
+            let row = row.map_err(|error| error.to_string())?;
+            if !visit(row) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn before(&self, tenant: TenantId, key: &[u8], main: i64) -> Option<Row> {
+        let state = self.get(tenant)?;
+        let version = {
+            let mvcc = state.mvcc.read();
+            if main <= mvcc.compacted() {
+                return None;
+            }
+            mvcc.view().get_at(key, main - 1)?
+        };
+        self.row(tenant, version.modified)
+    }
+
+    fn row(&self, tenant: TenantId, revision: Revision) -> Option<Row> {
+        self.committed(tenant).fetch(&[revision]).ok()?.pop()
+    }
+}

@@ -1,0 +1,676 @@
+//! The hub: one thread that fans transactions out to watches and brings those that are behind up to date.
+
+use super::intervals::Intervals;
+use super::{
+    Delivery, DeliveryKind, EncodeEvent, Event, History, Inbox, Message, SharedSink, StreamId,
+    Transaction, Wake, WatchRequest,
+};
+use bytes::Bytes;
+use holdfast_auth::KeyRange;
+use holdfast_storage::{Row, TenantId};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The hub's bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct HubLimits {
+    /// Most watches on one stream.
+    pub watches_per_stream: usize,
+    /// A larger answer is split for watches that ask for it. etcd: `max-request-bytes` + 512 KiB.
+    pub fragment_bytes: usize,
+    /// How often idle watches that ask for it are told the revision.
+    pub progress_interval: Duration,
+}
+
+/// Distinct revisions in one catch-up answer (etcd's bound).
+const CATCH_UP_REVISIONS: usize = 1000;
+/// Bytes of rows read in one catch-up round: bounds the memory of a round and the size of its answers.
+const CATCH_UP_BYTES: usize = 2 << 20;
+/// Watches served by one catch-up round (etcd's bound).
+const CATCH_UP_WATCHES: usize = 512;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Fed by the inbox.
+    Current,
+    /// Waits for a catch-up round.
+    Behind,
+    /// Behind, and its stream has no room.
+    Stalled,
+}
+
+struct Watch {
+    stream: StreamId,
+    tenant: TenantId,
+    request: WatchRequest,
+    /// The next revision to deliver: everything before it was delivered or did not concern the watch.
+    next: i64,
+    state: State,
+    /// Whether something was delivered since the last progress tick.
+    active: bool,
+    sink: SharedSink,
+    /// Which events of the transaction in hand concern the watch; empty between transactions.
+    matched: Vec<u32>,
+}
+
+struct Stream {
+    tenant: TenantId,
+    sink: SharedSink,
+    watches: HashMap<i64, u32>,
+    next_id: i64,
+    /// A progress request that waits until everything up to this revision was fanned out.
+    progress_at: Option<i64>,
+}
+
+#[derive(Default)]
+struct TenantWatches {
+    points: HashMap<Bytes, Vec<u32>>,
+    ranges: Intervals,
+    /// Everything up to here was fanned out.
+    fanned_out: i64,
+    behind: BTreeSet<(i64, u32)>,
+}
+
+/// The hub. [`Hub::run`] drives it on a thread; [`Hub::step`] does one round, for tests and simulation.
+pub struct Hub {
+    inbox: Arc<Inbox>,
+    history: Arc<dyn History>,
+    wake: Arc<dyn Wake>,
+    encode: EncodeEvent,
+    limits: HubLimits,
+    watches: Vec<Option<Watch>>,
+    free: Vec<u32>,
+    streams: HashMap<StreamId, Stream>,
+    tenants: HashMap<TenantId, TenantWatches>,
+    touched: Vec<u32>,
+    next_tick: Instant,
+    stopped: bool,
+}
+
+impl Hub {
+    /// A hub without watches.
+    pub fn new(
+        inbox: Arc<Inbox>,
+        history: Arc<dyn History>,
+        wake: Arc<dyn Wake>,
+        encode: EncodeEvent,
+        limits: HubLimits,
+        now: Instant,
+    ) -> Hub {
+        Hub {
+            inbox,
+            history,
+            wake,
+            encode,
+            limits,
+            watches: Vec::new(),
+            free: Vec::new(),
+            streams: HashMap::new(),
+            tenants: HashMap::new(),
+            touched: Vec::new(),
+            next_tick: now + limits.progress_interval,
+            stopped: false,
+        }
+    }
+
+    /// Serves until [`Message::Stop`].
+    pub fn run(mut self) {
+        while !self.stopped {
+            let more = self.step(Instant::now());
+            if !more {
+                self.inbox.wait(self.next_tick);
+            }
+        }
+    }
+
+    /// Handles what is in the inbox and one catch-up round. Returns whether there is more to do right away.
+    pub fn step(&mut self, now: Instant) -> bool {
+        // Read before the inbox is taken: everything published by then is in what is taken.
+        let published: Vec<(TenantId, i64)> = self
+            .tenants
+            .keys()
+            .map(|tenant| (*tenant, self.history.published(*tenant)))
+            .collect();
+        let taken = self.inbox.take(
+            self.watches.len() - self.free.len(),
+            self.tenants.values().map(|watches| watches.behind.len()).sum(),
+        );
+        if taken.overflowed {
+            self.all_fall_behind();
+        }
+        for message in taken.messages {
+            self.handle(message);
+        }
+        for (tenant, revision) in published {
+            if let Some(watches) = self.tenants.get_mut(&tenant) {
+                watches.fanned_out = watches.fanned_out.max(revision);
+            }
+        }
+        let mut more = self.catch_up();
+        more |= self.answer_progress();
+        if now >= self.next_tick {
+            self.tick();
+            self.next_tick = now + self.limits.progress_interval;
+        }
+        self.wake.wake();
+        more
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Applied(transactions) => {
+                for transaction in transactions {
+                    self.fan_out(&transaction);
+                }
+            }
+            Message::Open {
+                stream,
+                tenant,
+                sink,
+            } => {
+                self.tenants.entry(tenant).or_default();
+                self.streams.insert(
+                    stream,
+                    Stream {
+                        tenant,
+                        sink,
+                        watches: HashMap::new(),
+                        next_id: 0,
+                        progress_at: None,
+                    },
+                );
+            }
+            Message::Create { stream, request } => self.create(stream, request),
+            Message::Cancel { stream, watch_id } => self.cancel(stream, watch_id),
+            Message::Progress { stream } => {
+                if let Some(entry) = self.streams.get_mut(&stream) {
+                    entry.progress_at = Some(self.history.revision(entry.tenant));
+                }
+            }
+            Message::Room { stream } => self.unstall(stream),
+            Message::Close { stream } => {
+                if let Some(stream) = self.streams.remove(&stream) {
+                    for watch in stream.watches.into_values() {
+                        self.remove(watch);
+                    }
+                }
+            }
+            Message::Stop => self.stopped = true,
+        }
+    }
+
+    fn create(&mut self, stream_id: StreamId, mut request: WatchRequest) {
+        let Some(stream) = self.streams.get_mut(&stream_id) else {
+            return;
+        };
+        let current = self.history.revision(stream.tenant);
+        let refusal = if stream.watches.len() >= self.limits.watches_per_stream {
+            Some("etcdserver: too many watches on the stream".to_owned())
+        } else if request.start < 0 {
+            Some("etcdserver: mvcc: required revision has been compacted".to_owned())
+        } else if request.keys.is_empty() {
+            Some("mvcc: watcher range is empty".to_owned())
+        } else if request.id < 0 {
+            Some("etcdserver: watch ID is negative".to_owned())
+        } else if request.id != 0 && stream.watches.contains_key(&request.id) {
+            Some("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            stream.sink.push(Delivery {
+                watch_id: -1,
+                revision: current,
+                kind: DeliveryKind::Rejected { reason },
+            });
+            return;
+        }
+        if request.id == 0 {
+            while stream.watches.contains_key(&stream.next_id) {
+                stream.next_id += 1;
+            }
+            request.id = stream.next_id;
+            stream.next_id += 1;
+        }
+        stream.sink.push(Delivery {
+            watch_id: request.id,
+            revision: current,
+            kind: DeliveryKind::Created,
+        });
+        let next = if request.start == 0 {
+            current + 1
+        } else {
+            request.start
+        };
+        let index = self
+            .free
+            .pop()
+            .unwrap_or_else(|| (self.watches.len()) as u32);
+        stream.watches.insert(request.id, index);
+        let watch = Watch {
+            stream: stream_id,
+            tenant: stream.tenant,
+            next,
+            state: State::Current,
+            active: false,
+            sink: stream.sink.clone(),
+            matched: Vec::new(),
+            request,
+        };
+        let watches = self.tenants.entry(watch.tenant).or_default();
+        match &watch.request.keys {
+            KeyRange::Point(key) => watches.points.entry(key.clone()).or_default().push(index),
+            keys => watches.ranges.insert(keys, index),
+        }
+        let behind = next <= current;
+        if index as usize == self.watches.len() {
+            self.watches.push(Some(watch));
+        } else {
+            self.watches[index as usize] = Some(watch);
+        }
+        if behind {
+            self.fall_behind(index, next);
+        }
+    }
+
+    fn cancel(&mut self, stream_id: StreamId, watch_id: i64) {
+        let Some(stream) = self.streams.get_mut(&stream_id) else {
+            return;
+        };
+        if let Some(index) = stream.watches.remove(&watch_id) {
+            stream.sink.push(Delivery {
+                watch_id,
+                revision: self.history.revision(stream.tenant),
+                kind: DeliveryKind::Canceled { compacted: 0 },
+            });
+            self.remove(index);
+        }
+    }
+
+    /// Forgets a watch that its stream has forgotten already.
+    fn remove(&mut self, index: u32) {
+        let Some(watch) = self.watches[index as usize].take() else {
+            return;
+        };
+        self.free.push(index);
+        if let Some(watches) = self.tenants.get_mut(&watch.tenant) {
+            match &watch.request.keys {
+                KeyRange::Point(key) => {
+                    if let Some(list) = watches.points.get_mut(key) {
+                        list.retain(|other| *other != index);
+                        if list.is_empty() {
+                            watches.points.remove(key);
+                        }
+                    }
+                }
+                keys => watches.ranges.remove(keys, index),
+            }
+            watches.behind.remove(&(watch.next, index));
+        }
+    }
+
+    fn fall_behind(&mut self, index: u32, next: i64) {
+        let Some(watch) = &mut self.watches[index as usize] else {
+            return;
+        };
+        watch.next = next;
+        watch.state = if watch.sink.has_room() {
+            State::Behind
+        } else {
+            State::Stalled
+        };
+        if watch.state == State::Behind
+            && let Some(watches) = self.tenants.get_mut(&watch.tenant)
+        {
+            watches.behind.insert((next, index));
+        }
+    }
+
+    /// Transactions were lost on the way here: whatever came after the last one that was fanned out is read from the store.
+    fn all_fall_behind(&mut self) {
+        for index in 0..self.watches.len() {
+            if let Some(watch) = &self.watches[index]
+                && watch.state == State::Current
+            {
+                let fanned_out = self.tenants.get(&watch.tenant).map_or(0, |w| w.fanned_out);
+                let next = watch.next.max(fanned_out + 1);
+                if next <= self.history.revision(watch.tenant) {
+                    self.fall_behind(index as u32, next);
+                }
+            }
+        }
+    }
+
+    fn unstall(&mut self, stream: StreamId) {
+        let Some(stream) = self.streams.get(&stream) else {
+            return;
+        };
+        for index in stream.watches.values() {
+            if let Some(watch) = &mut self.watches[*index as usize]
+                && watch.state == State::Stalled
+            {
+                watch.state = State::Behind;
+                if let Some(watches) = self.tenants.get_mut(&watch.tenant) {
+                    watches.behind.insert((watch.next, *index));
+                }
+            }
+        }
+    }
+
+    fn fan_out(&mut self, transaction: &Transaction) {
+        let Some(watches) = self.tenants.get_mut(&transaction.tenant) else {
+            return;
+        };
+        let mut touched = std::mem::take(&mut self.touched);
+        for (at, event) in transaction.events.iter().enumerate() {
+            let all = &mut self.watches;
+            let mut matched = |index: u32| {
+                if let Some(watch) = &mut all[index as usize]
+                    && watch.state == State::Current
+                    && watch.next <= transaction.main
+                    && wants(&watch.request, &event.row)
+                {
+                    if watch.matched.is_empty() {
+                        touched.push(index);
+                    }
+                    watch.matched.push(at as u32);
+                }
+            };
+            if let Some(points) = watches.points.get(&event.row.key) {
+                points.iter().copied().for_each(&mut matched);
+            }
+            watches.ranges.stab(&event.row.key, &mut matched);
+        }
+        watches.fanned_out = watches.fanned_out.max(transaction.main);
+
+        let mut plain = vec![None; transaction.events.len()];
+        let mut with_previous = vec![None; transaction.events.len()];
+        for index in touched.drain(..) {
+            let Some(watch) = &mut self.watches[index as usize] else {
+                continue;
+            };
+            let matched = std::mem::take(&mut watch.matched);
+            if !watch.sink.has_room() {
+                watch.next = transaction.main;
+                watch.state = State::Stalled;
+                continue;
+            }
+            let events = matched
+                .iter()
+                .map(|at| {
+                    let event = &transaction.events[*at as usize];
+                    let cached = if watch.request.previous {
+                        &mut with_previous[*at as usize]
+                    } else {
+                        &mut plain[*at as usize]
+                    };
+                    cached
+                        .get_or_insert_with(|| {
+                            encode_applied(
+                                &*self.history,
+                                self.encode,
+                                transaction.tenant,
+                                event,
+                                watch.request.previous,
+                            )
+                        })
+                        .clone()
+                })
+                .collect();
+            watch.next = transaction.main + 1;
+            deliver(watch, events, transaction.main, self.limits.fragment_bytes);
+        }
+        self.touched = touched;
+    }
+
+    /// One round: the watches that are furthest behind are fed from history.
+    fn catch_up(&mut self) -> bool {
+        let tenants: Vec<TenantId> = self
+            .tenants
+            .iter()
+            .filter(|(_, watches)| !watches.behind.is_empty())
+            .map(|(tenant, _)| *tenant)
+            .collect();
+        for tenant in &tenants {
+            self.catch_up_tenant(*tenant);
+        }
+        tenants
+            .iter()
+            .any(|tenant| !self.tenants[tenant].behind.is_empty())
+    }
+
+    fn catch_up_tenant(&mut self, tenant: TenantId) {
+        let Some(watches) = self.tenants.get_mut(&tenant) else {
+            return;
+        };
+        let mut chosen: VecDeque<u32> = VecDeque::new();
+        while chosen.len() < CATCH_UP_WATCHES
+            && let Some((_, index)) = watches.behind.pop_first()
+        {
+            chosen.push_back(index);
+        }
+        let from = chosen
+            .iter()
+            .filter_map(|index| self.watches[*index as usize].as_ref())
+            .map(|watch| watch.next)
+            .min()
+            .unwrap_or(1);
+        let current = self.history.revision(tenant);
+        let read = read_history(&*self.history, tenant, from, current);
+        let compacted = self.history.compacted(tenant);
+        let (rows, through) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                // The store cannot be read: end these watches, so that clients reconnect rather than miss events.
+                tracing::error!(%error, "cannot read history for watches");
+                for index in chosen {
+                    self.end(index, 0);
+                }
+                return;
+            }
+        };
+        let mut cache: HashMap<(usize, bool), Bytes> = HashMap::new();
+        for index in chosen {
+            let Some(watch) = &mut self.watches[index as usize] else {
+                continue;
+            };
+            if watch.next < compacted {
+                self.end(index, compacted);
+                continue;
+            }
+            if !watch.sink.has_room() {
+                watch.state = State::Stalled;
+                continue;
+            }
+            let first = rows.partition_point(|row| row.revision.main < watch.next);
+            let events: Vec<Bytes> = rows[first..]
+                .iter()
+                .enumerate()
+                .filter(|(_, row)| {
+                    watch.request.keys.contains(&row.key) && wants(&watch.request, row)
+                })
+                .map(|(offset, row)| {
+                    let previous = watch.request.previous;
+                    cache
+                        .entry((first + offset, previous))
+                        .or_insert_with(|| {
+                            let replaced = previous
+                                .then(|| self.history.before(tenant, &row.key, row.revision.main))
+                                .flatten();
+                            (self.encode)(row, replaced.as_ref())
+                        })
+                        .clone()
+                })
+                .collect();
+            watch.next = watch.next.max(through + 1);
+            if !events.is_empty() {
+                deliver(watch, events, current, self.limits.fragment_bytes);
+            }
+            // Events after `current` come, or came, through the inbox only if the watch is current by then; the revision is read
+            // again so that none falls in between.
+            if watch.next > self.history.revision(tenant) {
+                watch.state = State::Current;
+            } else {
+                let next = watch.next;
+                self.fall_behind(index, next);
+            }
+        }
+    }
+
+    fn end(&mut self, index: u32, compacted: i64) {
+        let Some(watch) = &self.watches[index as usize] else {
+            return;
+        };
+        watch.sink.push(Delivery {
+            watch_id: watch.request.id,
+            revision: 0,
+            kind: DeliveryKind::Canceled { compacted },
+        });
+        let (stream, id) = (watch.stream, watch.request.id);
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.watches.remove(&id);
+        }
+        self.remove(index);
+    }
+
+    /// Answers progress requests whose revision was fanned out. Returns whether one still waits for the inbox.
+    fn answer_progress(&mut self) -> bool {
+        let mut waiting = false;
+        for stream in self.streams.values_mut() {
+            let Some(at) = stream.progress_at else {
+                continue;
+            };
+            let fanned_out = self
+                .tenants
+                .get(&stream.tenant)
+                .map_or(0, |watches| watches.fanned_out);
+            if fanned_out < at && self.history.published(stream.tenant) < at {
+                // The transaction is applied, but its events are not in the inbox yet: they come within microseconds.
+                waiting = true;
+                continue;
+            }
+            if fanned_out < at {
+                waiting = true;
+                continue;
+            }
+            stream.progress_at = None;
+            let synced = !stream.watches.is_empty()
+                && stream.watches.values().all(|index| {
+                    self.watches[*index as usize].as_ref().is_some_and(|watch| {
+                        watch.state == State::Current && watch.next <= fanned_out + 1
+                    })
+                });
+            if synced {
+                stream.sink.push(Delivery {
+                    watch_id: -1,
+                    revision: fanned_out,
+                    kind: DeliveryKind::Progress,
+                });
+            }
+        }
+        waiting
+    }
+
+    fn tick(&mut self) {
+        for watch in self.watches.iter_mut().flatten() {
+            let idle = !std::mem::take(&mut watch.active);
+            let fanned_out = self
+                .tenants
+                .get(&watch.tenant)
+                .map_or(0, |watches| watches.fanned_out);
+            if watch.request.progress
+                && idle
+                && watch.state == State::Current
+                && watch.next <= fanned_out + 1
+                && watch.sink.has_room()
+            {
+                watch.sink.push(Delivery {
+                    watch_id: watch.request.id,
+                    revision: fanned_out,
+                    kind: DeliveryKind::Progress,
+                });
+            }
+        }
+    }
+}
+
+fn wants(request: &WatchRequest, row: &Row) -> bool {
+    if row.tombstone {
+        !request.no_delete
+    } else {
+        !request.no_put
+    }
+}
+
+fn encode_applied(
+    history: &dyn History,
+    encode: EncodeEvent,
+    tenant: TenantId,
+    event: &Event,
+    previous: bool,
+) -> Bytes {
+    let replaced = event
+        .replaced
+        .filter(|_| previous)
+        .and_then(|revision| history.row(tenant, revision));
+    encode(&event.row, replaced.as_ref())
+}
+
+/// Reads whole transactions from `from` on. Returns them and the last revision that they are complete for.
+fn read_history(
+    history: &dyn History,
+    tenant: TenantId,
+    from: i64,
+    current: i64,
+) -> Result<(Vec<Row>, i64), String> {
+    let mut rows: Vec<Row> = Vec::new();
+    let (mut bytes, mut revisions, mut cut) = (0usize, 0usize, false);
+    history.scan(tenant, from, current, &mut |row| {
+        let is_new = rows
+            .last()
+            .is_none_or(|last| last.revision.main != row.revision.main);
+        if is_new {
+            if revisions >= CATCH_UP_REVISIONS || bytes >= CATCH_UP_BYTES {
+                cut = true;
+                return false;
+            }
+            revisions += 1;
+        }
+        bytes += row.key.len() + row.value.len();
+        rows.push(row);
+        true
+    })?;
+    let through = match rows.last() {
+        Some(last) if cut => last.revision.main,
+        _ => current,
+    };
+    Ok((rows, through))
+}
+
+fn deliver(watch: &mut Watch, events: Vec<Bytes>, revision: i64, fragment_bytes: usize) {
+    watch.active = true;
+    let id = watch.request.id;
+    let push = |events: Vec<Bytes>, fragment: bool| {
+        watch.sink.push(Delivery {
+            watch_id: id,
+            revision,
+            kind: DeliveryKind::Events { events, fragment },
+        });
+    };
+    if !watch.request.fragment || events.iter().map(Bytes::len).sum::<usize>() < fragment_bytes {
+        push(events, false);
+        return;
+    }
+    let mut part = Vec::new();
+    let mut size = 0;
+    for event in events {
+        if !part.is_empty() && size + event.len() >= fragment_bytes {
+            push(std::mem::take(&mut part), true);
+            size = 0;
+        }
+        size += event.len();
+        part.push(event);
+    }
+    push(part, false);
+}

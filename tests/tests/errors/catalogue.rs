@@ -1,0 +1,196 @@
+//! The catalogue of errors (behaviour §2).
+
+use tonic::Code;
+
+/// A row of the catalogue and what becomes of it here.
+pub(crate) struct Row {
+    pub(crate) code: Code,
+    pub(crate) text: &'static str,
+    pub(crate) how: How,
+}
+
+pub(crate) enum How {
+    /// A case of the test produces it.
+    Here,
+    /// It needs users, or another member, or a member change: calls that come later. Until then they are Unimplemented.
+    Later,
+    /// A sole healthy node never says it: it needs a lost leader, an overload, a stop in mid-call.
+    NotAlone,
+}
+
+use How::{Here, Later, NotAlone};
+
+const fn row(code: Code, text: &'static str, how: How) -> Row {
+    Row { code, text, how }
+}
+
+/// Every row, in the order of the reference; texts are without the prefix `etcdserver: `.
+pub(crate) const CATALOGUE: &[Row] = &[
+    row(Code::InvalidArgument, "key is not provided", Here),
+    row(Code::InvalidArgument, "key not found", Here),
+    row(Code::InvalidArgument, "value is provided", Here),
+    row(Code::InvalidArgument, "lease is provided", Here),
+    row(
+        Code::InvalidArgument,
+        "too many operations in txn request",
+        Here,
+    ),
+    row(
+        Code::InvalidArgument,
+        "duplicate key given in txn request",
+        Here,
+    ),
+    row(Code::InvalidArgument, "invalid client api version", Here),
+    row(Code::InvalidArgument, "invalid sort option", Here),
+    row(
+        Code::InvalidArgument,
+        "given member URLs are invalid",
+        Later,
+    ),
+    row(Code::InvalidArgument, "request is too large", Here),
+    row(Code::InvalidArgument, "user name is empty", Later),
+    row(Code::InvalidArgument, "role name is empty", Later),
+    row(
+        Code::InvalidArgument,
+        "authentication failed, invalid user ID or password",
+        Later,
+    ),
+    row(Code::InvalidArgument, "permission not given", Later),
+    row(Code::InvalidArgument, "invalid auth management", Later),
+    row(
+        Code::InvalidArgument,
+        "revision of auth store is old",
+        Later,
+    ),
+    row(
+        Code::InvalidArgument,
+        "wrong downgrade target version format",
+        Here,
+    ),
+    row(
+        Code::InvalidArgument,
+        "invalid downgrade target version",
+        Here,
+    ),
+    row(
+        Code::OutOfRange,
+        "mvcc: required revision has been compacted",
+        Here,
+    ),
+    row(
+        Code::OutOfRange,
+        "mvcc: required revision is a future revision",
+        Here,
+    ),
+    row(Code::OutOfRange, "too large lease TTL", Here),
+    row(
+        Code::ResourceExhausted,
+        "mvcc: database space exceeded",
+        Here,
+    ),
+    row(Code::ResourceExhausted, "too many requests", NotAlone),
+    row(Code::NotFound, "requested lease not found", Here),
+    row(Code::NotFound, "member not found", Later),
+    row(Code::FailedPrecondition, "lease already exists", Here),
+    row(Code::FailedPrecondition, "member ID already exist", Later),
+    row(Code::FailedPrecondition, "Peer URLs already exists", Later),
+    row(
+        Code::FailedPrecondition,
+        "re-configuration failed due to not enough started members",
+        Later,
+    ),
+    row(
+        Code::FailedPrecondition,
+        "can only promote a learner member",
+        Later,
+    ),
+    row(
+        Code::FailedPrecondition,
+        "can only promote a learner member which is in sync with leader",
+        Later,
+    ),
+    row(
+        Code::FailedPrecondition,
+        "too many learner members in cluster",
+        Later,
+    ),
+    row(Code::FailedPrecondition, "cluster ID mismatch", NotAlone),
+    row(Code::FailedPrecondition, "root user does not exist", Later),
+    row(
+        Code::FailedPrecondition,
+        "root user does not have root role",
+        Later,
+    ),
+    row(Code::FailedPrecondition, "user name already exists", Later),
+    row(Code::FailedPrecondition, "user name not found", Later),
+    row(Code::FailedPrecondition, "role name already exists", Later),
+    row(Code::FailedPrecondition, "role name not found", Later),
+    row(
+        Code::FailedPrecondition,
+        "role is not granted to the user",
+        Later,
+    ),
+    row(
+        Code::FailedPrecondition,
+        "permission is not granted to the role",
+        Later,
+    ),
+    row(
+        Code::FailedPrecondition,
+        "authentication is not enabled",
+        Later,
+    ),
+    row(Code::FailedPrecondition, "not leader", NotAlone),
+    row(Code::FailedPrecondition, "not capable", NotAlone),
+    row(
+        Code::FailedPrecondition,
+        "rpc not supported for learner",
+        NotAlone,
+    ),
+    row(Code::FailedPrecondition, "bad leader transferee", Here),
+    row(
+        Code::FailedPrecondition,
+        "cluster version not found during downgrade",
+        NotAlone,
+    ),
+    row(
+        Code::FailedPrecondition,
+        "cluster has a downgrade job in progress",
+        NotAlone,
+    ),
+    row(
+        Code::FailedPrecondition,
+        "no inflight downgrade job",
+        NotAlone,
+    ),
+    row(Code::Cancelled, "watch canceled", NotAlone),
+    row(Code::Cancelled, "request canceled", NotAlone),
+    row(
+        Code::DeadlineExceeded,
+        "context deadline exceeded",
+        NotAlone,
+    ),
+    row(Code::PermissionDenied, "permission denied", Later),
+    row(Code::Unauthenticated, "invalid auth token", Later),
+    row(Code::Unavailable, "no leader", NotAlone),
+    row(Code::Unavailable, "leader changed", NotAlone),
+    row(Code::Unavailable, "server stopped", NotAlone),
+    row(Code::Unavailable, "request timed out", NotAlone),
+    row(
+        Code::Unavailable,
+        "request timed out, possibly due to previous leader failure",
+        NotAlone,
+    ),
+    row(
+        Code::Unavailable,
+        "request timed out, possibly due to connection lost",
+        NotAlone,
+    ),
+    row(
+        Code::Unavailable,
+        "request timed out, waiting for the applied index took too long",
+        NotAlone,
+    ),
+    row(Code::Unavailable, "unhealthy cluster", NotAlone),
+    row(Code::DataLoss, "corrupt cluster", Here),
+];
