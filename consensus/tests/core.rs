@@ -28,7 +28,7 @@ impl StateMachine for Recorder {
         data: Bytes,
         outcomes: &mut Vec<(u64, u32)>,
     ) -> Result<(), String> {
-        if data.len() % 4 != 0 {
+        if !data.len().is_multiple_of(4) {
             return Err("half a number".to_owned());
         }
         outcomes.extend(numbers(&data).map(|number| (position.index, number)));

@@ -137,6 +137,7 @@ pub(crate) fn boot(
             machine,
             clock,
             metrics: metrics.clone(),
+            slow_apply: config.warning_apply_duration,
         },
         opened.applied,
         &CoreOptions {

@@ -138,6 +138,7 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
     let config = Arc::new(config);
     let notifier = Notifier::from_environment();
     let metrics = Metrics::new(config.metrics == MetricsDetail::Extensive);
+    metrics.features(&config.feature_gates);
     let workers = config.workers.map_or_else(
         || std::thread::available_parallelism().map_or(1, usize::from),
         usize::from,

@@ -41,6 +41,8 @@ pub(crate) struct Applier {
     pub(crate) machine: Machine,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    /// An entry that takes longer is logged.
+    pub(crate) slow_apply: Duration,
 }
 
 impl StateMachine for Applier {
@@ -57,7 +59,17 @@ impl StateMachine for Applier {
             .machine
             .apply(position, data, self.clock.now(), outcomes)
             .map_err(|error| error.to_string());
-        self.metrics.applied(begun.elapsed(), outcomes);
+        let took = begun.elapsed();
+        self.metrics.applied(took, outcomes);
+        if took > self.slow_apply {
+            self.metrics.slow_apply();
+            tracing::warn!(
+                index = position.index,
+                commands = outcomes.len(),
+                took_ms = took.as_millis() as u64,
+                "applying an entry took long"
+            );
+        }
         result
     }
 
@@ -177,8 +189,14 @@ impl Worker {
         match completion {
             Some(Ok(Ok(answer))) => Ok(answer),
             Some(Ok(Err(refusal))) => Err(ProposeError::Refused(refusal)),
-            Some(Err(failure)) => Err(ProposeError::Failure(failure)),
-            None => Err(ProposeError::TimedOut),
+            Some(Err(failure)) => {
+                self.node.metrics.proposal_failed();
+                Err(ProposeError::Failure(failure))
+            }
+            None => {
+                self.node.metrics.proposal_failed();
+                Err(ProposeError::TimedOut)
+            }
         }
     }
 

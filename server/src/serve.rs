@@ -17,7 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// What a listener is, for the connections that come through it.
 pub(crate) struct Listener {

@@ -7,7 +7,7 @@
 )]
 
 use holdfast_tests::{
-    Server, ServerOptions, free_port, server_binary,
+    Server, ServerOptions, eventually, free_port, server_binary,
     wire::{get, put},
 };
 use std::{
@@ -25,12 +25,17 @@ async fn the_log_level_and_outputs_are_flags() {
         .flag(format!("--log-outputs=stderr,{}", file.display()))
         .flag("--log-level=debug");
     let server = Server::start_with(options);
+    eventually(
+        Duration::from_secs(10),
+        "the same lines in the file",
+        || async {
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            text.contains("ready to serve client requests")
+                .then_some(())
+        },
+    )
+    .await;
     drop(server);
-    assert!(
-        fs::read_to_string(&file)
-            .unwrap()
-            .contains("ready to serve client requests")
-    );
 }
 
 #[tokio::test]

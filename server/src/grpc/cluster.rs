@@ -5,7 +5,6 @@ use crate::metrics::Rpc;
 use holdfast_auth::{Demands, KeyRange, Verb};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::cluster_server::Cluster;
-use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 struct Members;

@@ -5,7 +5,6 @@ use holdfast_proto::health::health_check_response::ServingStatus;
 use holdfast_proto::health::{HealthCheckRequest, HealthCheckResponse};
 use holdfast_proto::servers::health::health_server::Health;
 use std::pin::Pin;
-use std::sync::Arc;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 

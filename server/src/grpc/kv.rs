@@ -8,6 +8,7 @@ use holdfast_proto::{encoded, etcdserverpb as pb};
 use holdfast_tenant::request::{Order, Range};
 use holdfast_tenant::{Answer, Command, Refusal, put_cost, txn_cost, validate_put, validate_txn};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
@@ -192,25 +193,20 @@ impl Connection {
         range: Authorized<Range>,
     ) -> Result<encoded::RangeResponse, Status> {
         if !self.is_long(range.request()) {
-            let answer = self
-                .node()
-                .tenants
-                .range(&self.tenant, range.request())
-                .map_err(refuse)?;
-            let header = self.header_at(answer.revision);
-            return Ok(raise::range(answer, header));
+            return self.read_now(&range);
         }
         let connection = self.clone();
-        off_runtime(move || {
-            let answer = connection
-                .node()
-                .tenants
-                .range(&connection.tenant, range.request())
-                .map_err(refuse)?;
-            let header = connection.header_at(answer.revision);
-            Ok(raise::range(answer, header))
-        })
-        .await?
+        off_runtime(move || connection.read_now(&range)).await?
+    }
+
+    fn read_now(&self, range: &Authorized<Range>) -> Result<encoded::RangeResponse, Status> {
+        let begun = Instant::now();
+        let node = self.node();
+        let answer = node.tenants.range(&self.tenant, range.request());
+        node.metrics.ranged(begun.elapsed(), answer.is_ok());
+        let answer = answer.map_err(refuse)?;
+        let header = self.header_at(answer.revision);
+        Ok(raise::range(answer, header))
     }
 
     /// Whether a range may take long: it reads many rows, or sorts or filters many keys.

@@ -8,7 +8,6 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::lease_server::Lease;
 use holdfast_tenant::{Answer, Command, LEASE_COST_BYTES, Refusal};
 use std::pin::Pin;
-use std::sync::Arc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -100,6 +99,8 @@ impl Lease for Session {
                 let wire = match requests.next().await {
                     Some(Ok(wire)) => wire,
                     Some(Err(status)) => {
+                        let metrics = &connection.node().metrics;
+                        metrics.stream_failed("receive", "lease-keepalive");
                         guard.code = status.code();
                         return Some((Err(status), None));
                     }
@@ -206,7 +207,10 @@ impl Connection {
                 .await
                 .map_err(errors::unanswered)?;
         }
-        self.node().metrics.lease_renewed();
+        let metrics = &self.node().metrics;
+        metrics.lease_renewed();
+        metrics.messages_received(Rpc::LeaseKeepAlive, 1);
+        metrics.messages_sent(Rpc::LeaseKeepAlive, 1);
         Ok(pb::LeaseKeepAliveResponse {
             header: Some(self.header()),
             id,

@@ -10,6 +10,7 @@ use holdfast_proto::servers::etcdserverpb::maintenance_server::Maintenance;
 use holdfast_tenant::{Alarm, AlarmKind, Answer, Command, Refusal};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
@@ -127,12 +128,14 @@ impl Maintenance for Session {
             request,
             async |_: pb::DefragmentRequest| {
                 self.authorize(Rpc::Defragment, Whole)?;
+                let begun = Instant::now();
                 // The store gives space back by itself; what compaction has marked and not yet removed is removed now.
                 self.node().compaction.requested();
                 self.node()
                     .compaction
                     .wait_until_removed(&self.tenant, self.tenant.compacted())
                     .await;
+                self.node().metrics.defragmented(begun.elapsed());
                 // Defragment answers carry no header (behaviour §1.3).
                 Ok(pb::DefragmentResponse { header: None })
             },
@@ -221,11 +224,11 @@ impl Connection {
     async fn hash_of(self: &Arc<Self>, revision: i64) -> Result<holdfast_tenant::KvHash, Status> {
         let connection = self.clone();
         off_runtime(move || {
-            connection
-                .node()
-                .tenants
-                .hash_kv(&connection.tenant, revision)
-                .map_err(refuse)
+            let begun = Instant::now();
+            let node = connection.node();
+            let hash = node.tenants.hash_kv(&connection.tenant, revision);
+            node.metrics.hashed(begun.elapsed());
+            hash.map_err(refuse)
         })
         .await?
     }

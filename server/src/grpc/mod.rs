@@ -128,6 +128,7 @@ impl Connection {
         let begun = Instant::now();
         let metrics = &self.node().metrics;
         metrics.started(rpc);
+        metrics.messages_received(rpc, 1);
         let result = match self.check_leader(&request) {
             Ok(()) => call(request.into_inner()).await,
             Err(status) => Err(status),
@@ -135,6 +136,9 @@ impl Connection {
         let code = result.as_ref().err().map_or(Code::Ok, Status::code);
         let took = begun.elapsed();
         metrics.handled(rpc, code, took);
+        if code == Code::Ok {
+            metrics.messages_sent(rpc, 1);
+        }
         if took > self.node().config.warning_unary_request_duration {
             tracing::warn!(
                 method = rpc.path(),

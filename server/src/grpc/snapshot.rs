@@ -14,6 +14,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Status};
@@ -48,6 +49,7 @@ fn send(
     connection: &Connection,
     sender: &mpsc::Sender<Result<pb::SnapshotResponse, Status>>,
 ) -> io::Result<()> {
+    let begun = Instant::now();
     let node = connection.node();
     let reader = SnapshotReader::new(
         node.tenants.store().view(),
@@ -91,6 +93,7 @@ fn send(
         version: version::STORAGE.to_owned(),
     };
     if sender.blocking_send(Ok(last)).is_ok() {
+        node.metrics.snapshot_sent(begun.elapsed());
         tracing::info!(index, bytes = length, "sent database snapshot");
     }
     Ok(())

@@ -77,6 +77,10 @@ impl WatchStream {
 
     fn handle(&self, wire: pb::WatchRequest) {
         use pb::watch_request::RequestUnion;
+        self.connection
+            .node()
+            .metrics
+            .messages_received(Rpc::Watch, 1);
         match wire.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
                 let request = lower::watch(create);
@@ -112,6 +116,8 @@ impl WatchStream {
     }
 
     fn raise(&self, delivery: Delivery) -> encoded::WatchResponse {
+        let metrics = &self.connection.node().metrics;
+        metrics.messages_sent(Rpc::Watch, 1);
         let mut response = encoded::WatchResponse {
             header: Some(self.connection.header_at(delivery.revision)),
             watch_id: delivery.watch_id,
@@ -129,7 +135,6 @@ impl WatchStream {
                 response.compact_revision = compacted;
             }
             DeliveryKind::Events { events, fragment } => {
-                let metrics = &self.connection.node().metrics;
                 metrics.events_sent(events.len() as u64);
                 response.events = events;
                 response.fragment = fragment;
@@ -157,6 +162,8 @@ impl Stream for WatchStream {
             match Pin::new(requests).poll_next(context) {
                 Poll::Ready(Some(Ok(wire))) => this.handle(wire),
                 Poll::Ready(Some(Err(status))) => {
+                    let metrics = &this.connection.node().metrics;
+                    metrics.stream_failed("receive", "watch");
                     this.guard.code = status.code();
                     this.requests = None;
                     return Poll::Ready(Some(Err(status)));

@@ -13,8 +13,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 /// Pause after an error that will not go away by itself: no file descriptors, no memory. Long enough not to spin, short enough not
@@ -131,10 +129,10 @@ struct Door {
 }
 
 enum DoorSocket {
-    Tcp(AsyncFd<std::net::TcpListener>),
+    Tcp(tokio::net::TcpListener),
     Unix(
-        AsyncFd<std::os::unix::net::UnixListener>,
-        #[expect(dead_code, reason = "removes the file when dropped")] SocketFile,
+        tokio::net::UnixListener,
+        #[expect(dead_code, reason = "removes the socket's file when dropped")] SocketFile,
     ),
 }
 
@@ -142,32 +140,26 @@ impl Door {
     fn new(index: usize, listener: Listener) -> io::Result<Door> {
         let socket = match listener {
             Listener::Tcp(listener) => {
-                DoorSocket::Tcp(AsyncFd::with_interest(listener, Interest::READABLE)?)
+                DoorSocket::Tcp(tokio::net::TcpListener::from_std(listener)?)
             }
             Listener::Unix(listener, file) => {
-                DoorSocket::Unix(AsyncFd::with_interest(listener, Interest::READABLE)?, file)
+                DoorSocket::Unix(tokio::net::UnixListener::from_std(listener)?, file)
             }
         };
         Ok(Door { index, socket })
     }
 
-    /// The next connection. It is on no event loop, so that its worker can put it on its own.
+    /// The next connection, taken off this event loop, so that its worker can put it on its own.
     async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match &self.socket {
             DoorSocket::Tcp(listener) => {
-                let (stream, peer) = listener
-                    .async_io(Interest::READABLE, std::net::TcpListener::accept)
-                    .await?;
-                stream.set_nonblocking(true)?;
+                let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Socket::Tcp(stream), Some(peer)))
+                Ok((Socket::Tcp(stream.into_std()?), Some(peer)))
             }
             DoorSocket::Unix(listener, _) => {
-                let (stream, _) = listener
-                    .async_io(Interest::READABLE, |listener| listener.accept())
-                    .await?;
-                stream.set_nonblocking(true)?;
-                Ok((Socket::Unix(stream), None))
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream.into_std()?), None))
             }
         }
     }

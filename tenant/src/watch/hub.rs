@@ -118,7 +118,7 @@ impl Hub {
     pub fn run(mut self) {
         while !self.stopped {
             let more = self.step(Instant::now());
-            if !more {
+            if !more && !self.stopped {
                 self.inbox.wait(self.next_tick);
             }
         }
@@ -134,7 +134,10 @@ impl Hub {
             .collect();
         let taken = self.inbox.take(
             self.watches.len() - self.free.len(),
-            self.tenants.values().map(|watches| watches.behind.len()).sum(),
+            self.tenants
+                .values()
+                .map(|watches| watches.behind.len())
+                .sum(),
         );
         if taken.overflowed {
             self.all_fall_behind();

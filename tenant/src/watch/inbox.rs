@@ -83,11 +83,11 @@ pub struct HubLoad {
 }
 
 /// What the hub took from its [`Inbox`].
-pub struct Taken {
+pub(super) struct Taken {
     /// In the order in which they were pushed.
-    pub messages: Vec<Message>,
+    pub(super) messages: Vec<Message>,
     /// Transactions were forgotten. Those in `messages` came after them.
-    pub overflowed: bool,
+    pub(super) overflowed: bool,
 }
 
 impl Inbox {

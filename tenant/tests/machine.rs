@@ -1,0 +1,853 @@
+//! The state machine against a model of one etcd per tenant, over restarts, pruning and two tenants.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod model;
+
+use bytes::Bytes;
+use holdfast_auth::KeyRange;
+use holdfast_storage::backend::{Store, StoreOptions};
+use holdfast_storage::lease::Millis;
+use holdfast_storage::mvcc::Snapshot;
+use holdfast_storage::{Change, LogPosition, Revision, Row, TenantId};
+use holdfast_tenant::request::{
+    Compare, DeleteRange, Op, Operand, Order, Put, Range, Relation, RevisionFilter, SortTarget, Txn,
+};
+use holdfast_tenant::{
+    Alarm, AlarmKind, Answer, Command, Machine, MachineOptions, Outcome, ROW_OVERHEAD_BYTES,
+    Refusal, Tenant, validate_put, validate_txn,
+};
+use model::Model;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use std::sync::Arc;
+
+const TENANTS: [TenantId; 2] = [TenantId::DEFAULT, TenantId(7)];
+const LEASES: [i64; 6] = [1, 2, 3, -4, i64::MIN, i64::MAX];
+
+fn store_options() -> StoreOptions {
+    StoreOptions {
+        cache_bytes: 16 << 10,
+        reserve_bytes: 0,
+        max_batch_bytes: 4 << 10,
+        ..StoreOptions::default()
+    }
+}
+
+fn machine_options() -> MachineOptions {
+    MachineOptions {
+        quota_bytes: None,
+        lease_checkpoint_interval: Millis(300_000),
+    }
+}
+
+const NOW: Millis = Millis(1_000);
+
+/// A node: the store in a directory, the machine, and the log that outlives both.
+struct Node {
+    dir: tempfile::TempDir,
+    machine: Option<Machine>,
+    log: Vec<(Bytes, Vec<Outcome>)>,
+}
+
+impl Node {
+    fn new() -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), store_options()).unwrap();
+        // A tenant begins with its revision record.
+        let mut key = vec![b'r'];
+        key.extend(TENANTS[1].0.to_be_bytes());
+        let record = Change::PutMeta(key.into(), Bytes::copy_from_slice(&1i64.to_le_bytes()));
+        store.stage(LogPosition::default(), vec![record]);
+        store.persist().unwrap();
+        drop(store);
+        let mut node = Node {
+            dir,
+            machine: None,
+            log: Vec::new(),
+        };
+        node.restart();
+        node
+    }
+
+    fn machine(&mut self) -> &mut Machine {
+        self.machine.as_mut().unwrap()
+    }
+
+    fn tenant(&self, id: TenantId) -> Arc<Tenant> {
+        self.machine.as_ref().unwrap().tenants().get(id).unwrap()
+    }
+
+    fn apply(&mut self, commands: &[(TenantId, Command)]) -> Vec<Outcome> {
+        let mut entry = Vec::new();
+        for (tenant, command) in commands {
+            command.encode(*tenant, &mut entry);
+        }
+        let entry = Bytes::from(entry);
+        let position = position(self.log.len());
+        let mut outcomes = Vec::new();
+        self.machine()
+            .apply(position, entry.clone(), NOW, &mut outcomes)
+            .unwrap();
+        self.log.push((entry, outcomes.clone()));
+        outcomes
+    }
+
+    /// The process ends; what was not persisted is replayed from the log, with the same answers.
+    fn restart(&mut self) {
+        self.machine = None;
+        let (store, opened) = Store::open(self.dir.path(), store_options()).unwrap();
+        assert_eq!(opened.recovered, None);
+        let store = Arc::new(store);
+        let mut machine = Machine::restore(store, opened.applied, machine_options(), NOW).unwrap();
+        assert_eq!(machine.position(), opened.applied);
+        for (at, (entry, expected)) in self.log.iter().enumerate() {
+            if position(at) <= opened.applied {
+                continue;
+            }
+            let mut outcomes = Vec::new();
+            machine
+                .apply(position(at), entry.clone(), NOW, &mut outcomes)
+                .unwrap();
+            assert_eq!(
+                outcomes, *expected,
+                "replay of entry {at} answers otherwise"
+            );
+        }
+        self.machine = Some(machine);
+    }
+
+    fn prune(&mut self, id: TenantId, max: usize, drop_rows: bool) -> bool {
+        let tenant = self.tenant(id);
+        let (dropped, done) = tenant.prune(max);
+        assert!(dropped.len() <= max);
+        if drop_rows && !dropped.is_empty() {
+            let store = self.machine().tenants().store().clone();
+            let mut rows = Vec::new();
+            store.get_many(id, &dropped, &mut rows).unwrap();
+            assert!(
+                rows.iter().all(Option::is_some),
+                "a pruned row was not there"
+            );
+            let bytes = rows.iter().flatten().map(row_bytes).sum();
+            self.machine().drop_rows(&tenant, dropped, bytes);
+        }
+        done
+    }
+}
+
+fn position(at: usize) -> LogPosition {
+    LogPosition {
+        index: at as u64 + 3,
+        term: 1 + at as u64 / 20,
+    }
+}
+
+fn row_bytes(row: &Row) -> u64 {
+    ROW_OVERHEAD_BYTES + row.key.len() as u64 + row.value.len() as u64
+}
+
+fn crc_of(rows: &[&Row]) -> u32 {
+    rows.iter().fold(0, |hash, row| {
+        let numbers = [
+            row.revision.main,
+            i64::from(row.revision.sub),
+            row.create_revision,
+            row.version,
+            row.lease,
+            i64::from(row.tombstone),
+            row.key.len() as i64,
+            row.value.len() as i64,
+        ];
+        let hash = numbers.iter().fold(hash, |hash, n| {
+            holdfast_storage::crc32c(hash, &n.to_le_bytes())
+        });
+        holdfast_storage::crc32c(holdfast_storage::crc32c(hash, &row.key), &row.value)
+    })
+}
+
+fn check_hash(node: &Node, id: TenantId, model: &Model, revision: i64) {
+    let tenants = node.machine.as_ref().unwrap().tenants();
+    let found = tenants.hash_kv(&node.tenant(id), revision);
+    let until = if revision == 0 {
+        model.revision
+    } else {
+        revision
+    };
+    if until < model.compacted {
+        assert_eq!(found, Err(Refusal::Compacted));
+    } else if until > model.revision {
+        assert_eq!(found, Err(Refusal::FutureRevision));
+    } else {
+        let found = found.unwrap();
+        assert_eq!(found.hash, crc_of(&model.kept(until)), "hash at {until}");
+        assert_eq!(found.hash_revision, until);
+        assert_eq!(found.compact_revision, model.compacted);
+        assert_eq!(found.revision, model.revision);
+    }
+}
+
+fn check_state(node: &Node, id: TenantId, model: &Model) {
+    let tenant = node.tenant(id);
+    assert_eq!(tenant.revision(), model.revision);
+    assert_eq!(tenant.compacted(), model.compacted);
+    assert_eq!(tenant.keys(), model.now().len());
+    assert_eq!(
+        tenant.alarms(),
+        model.alarms.iter().copied().collect::<Vec<_>>()
+    );
+    let mut ids = tenant.lease_ids();
+    ids.sort_unstable();
+    assert_eq!(ids, model.leases.keys().copied().collect::<Vec<_>>());
+    for (id, ttl) in &model.leases {
+        let (time, keys) = tenant.lease_time_to_live(*id, true, NOW).unwrap();
+        assert_eq!(time.granted_secs, *ttl);
+        assert_eq!(keys, model.attached(*id));
+    }
+    check_hash(node, id, model, 0);
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        8 => prop::sample::select(vec!["a", "b", "c", "d", "aa", "ab", "ba", "ca"]).prop_map(Bytes::from),
+        1 => prop::sample::select(vec![&b"\0"[..], b"\xff\xff", b"b\0"]).prop_map(Bytes::from),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Bytes> {
+    vec(b'x'..=b'z', 0..3).prop_map(Bytes::from)
+}
+
+fn keys() -> impl Strategy<Value = KeyRange> {
+    prop_oneof![
+        4 => key().prop_map(KeyRange::Point),
+        4 => (key(), key()).prop_map(|(start, end)| KeyRange::Span { start, end }),
+        1 => key().prop_map(KeyRange::From),
+        1 => Just(KeyRange::All),
+    ]
+}
+
+fn lease() -> impl Strategy<Value = i64> {
+    prop_oneof![30 => Just(0i64), 12 => prop::sample::select(LEASES.to_vec()), 1 => any::<i64>()]
+}
+
+fn revision() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        6 => Just(0i64),
+        8 => -2..40i64,
+        1 => prop::sample::select(vec![i64::MIN, i64::MAX]),
+    ]
+}
+
+fn put() -> impl Strategy<Value = Put> {
+    (
+        key(),
+        value(),
+        lease(),
+        any::<bool>(),
+        prop_oneof![20 => Just(0), 3 => 1..4],
+    )
+        .prop_map(|(key, value, lease, previous, keep)| {
+            let (keep_value, keep_lease) = (keep & 1 != 0, keep & 2 != 0);
+            Put {
+                key,
+                value: if keep_value { Bytes::new() } else { value },
+                lease: if keep_lease { 0 } else { lease },
+                previous,
+                keep_value,
+                keep_lease,
+            }
+        })
+}
+
+fn delete() -> impl Strategy<Value = DeleteRange> {
+    (keys(), any::<bool>()).prop_map(|(keys, previous)| DeleteRange { keys, previous })
+}
+
+fn target() -> impl Strategy<Value = SortTarget> {
+    prop::sample::select(vec![
+        SortTarget::Key,
+        SortTarget::Version,
+        SortTarget::Create,
+        SortTarget::Mod,
+        SortTarget::Value,
+    ])
+}
+
+/// A range that stands in a transaction. Most read the present: a revision that is not there refuses the whole.
+fn range_step() -> impl Strategy<Value = Range> {
+    (range(), prop::bool::weighted(0.9)).prop_map(|(range, present)| Range {
+        revision: if present { 0 } else { range.revision },
+        ..range
+    })
+}
+
+fn range() -> impl Strategy<Value = Range> {
+    let order = prop_oneof![
+        Just(Order::Natural),
+        target().prop_map(Order::SortedPrefix),
+        (target(), any::<bool>())
+            .prop_map(|(target, descending)| Order::Sorted { target, descending }),
+    ];
+    let bound = || prop_oneof![6 => Just(0i64), 2 => -1..30i64, 1 => Just(i64::MAX)];
+    let filter = (bound(), bound(), bound(), bound()).prop_map(
+        |(min_mod, max_mod, min_create, max_create)| RevisionFilter {
+            min_mod,
+            max_mod,
+            min_create,
+            max_create,
+        },
+    );
+    let filter = prop_oneof![2 => Just(RevisionFilter::default()), 1 => filter];
+    let limit = prop_oneof![4 => Just(0u64), 6 => 1..4u64, 1 => Just(u64::MAX)];
+    (keys(), limit, revision(), order, any::<[bool; 3]>(), filter).prop_map(
+        |(keys, limit, revision, order, [keys_only, a, b], filter)| Range {
+            keys,
+            limit,
+            revision,
+            order,
+            keys_only,
+            count_only: a && b,
+            filter,
+        },
+    )
+}
+
+fn compare() -> impl Strategy<Value = Compare> {
+    let relation = prop::sample::select(vec![
+        Relation::Equal,
+        Relation::Greater,
+        Relation::Less,
+        Relation::NotEqual,
+    ]);
+    let number = || prop_oneof![8 => 0..6i64, 3 => 0..30i64, 1 => any::<i64>()];
+    let operand = prop_oneof![
+        number().prop_map(Operand::Version),
+        number().prop_map(Operand::Create),
+        number().prop_map(Operand::Mod),
+        value().prop_map(Operand::Value),
+        lease().prop_map(Operand::Lease),
+    ];
+    (keys(), relation, operand).prop_map(|(keys, relation, operand)| Compare {
+        keys,
+        relation,
+        operand,
+    })
+}
+
+fn txn_of(op: impl Strategy<Value = Op> + Clone) -> impl Strategy<Value = Txn> {
+    (vec(compare(), 0..3), vec(op.clone(), 0..3), vec(op, 0..3)).prop_map(
+        |(compares, success, failure)| Txn {
+            compares,
+            success,
+            failure,
+        },
+    )
+}
+
+fn op() -> impl Strategy<Value = Op> + Clone {
+    let leaf = prop_oneof![
+        3 => put().prop_map(Op::Put),
+        2 => delete().prop_map(Op::DeleteRange),
+        2 => range_step().prop_map(Op::Range),
+    ];
+    leaf.prop_recursive(2, 12, 4, |inner| txn_of(inner.boxed()).prop_map(Op::Txn))
+        .boxed()
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let alarm = || {
+        (1..3u64, any::<bool>()).prop_map(|(member, space)| Alarm {
+            member,
+            kind: if space {
+                AlarmKind::NoSpace
+            } else {
+                AlarmKind::Corrupt
+            },
+        })
+    };
+    let id = || prop::sample::select(LEASES.to_vec());
+    prop_oneof![
+        60 => put().prop_map(Command::Put),
+        16 => delete().prop_map(Command::DeleteRange),
+        60 => txn_of(op()).prop_map(Command::Txn),
+        6 => revision().prop_map(|revision| Command::Compact { revision }),
+        24 => (id(), 1..200i64).prop_map(|(id, ttl)| Command::LeaseGrant { id, ttl }),
+        8 => id().prop_map(|id| Command::LeaseRevoke { id }),
+        4 => vec((lease(), any::<i64>()), 0..3).prop_map(Command::LeaseCheckpoint),
+        1 => alarm().prop_map(Command::RaiseAlarm),
+        20 => alarm().prop_map(Command::ClearAlarm),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(Vec<(usize, Command)>),
+    Read(usize, Range),
+    ReadTxn(usize, Txn),
+    Hash(usize, i64),
+    Persist,
+    Checkpoint,
+    Restart,
+    Prune(usize, usize, bool),
+    Hold(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let tenant = || 0..TENANTS.len();
+    let reads = vec(compare(), 0..3).prop_flat_map(|compares| {
+        let arm = || vec(range().prop_map(Op::Range), 0..3);
+        (Just(compares), arm(), arm()).prop_map(|(compares, success, failure)| Txn {
+            compares,
+            success,
+            failure,
+        })
+    });
+    prop_oneof![
+        16 => vec((tenant(), command()), 1..8).prop_map(Step::Apply),
+        12 => (tenant(), range()).prop_map(|(tenant, range)| Step::Read(tenant, range)),
+        4 => (tenant(), reads).prop_map(|(tenant, txn)| Step::ReadTxn(tenant, txn)),
+        2 => (tenant(), revision()).prop_map(|(tenant, revision)| Step::Hash(tenant, revision)),
+        3 => Just(Step::Persist),
+        1 => Just(Step::Checkpoint),
+        1 => Just(Step::Restart),
+        4 => (tenant(), prop_oneof![1..4usize, Just(1000usize)], prop::bool::weighted(0.8))
+            .prop_map(|(tenant, max, rows)| Step::Prune(tenant, max, rows)),
+        2 => tenant().prop_map(Step::Hold),
+    ]
+}
+
+/// Turns a small number into a revision around which something happens: the present, a few of the future, the past.
+fn near(revision: i64, model: &Model) -> i64 {
+    match revision {
+        1..40 => model.revision + 2 - revision,
+        other => other,
+    }
+}
+
+fn admissible(command: &Command) -> bool {
+    match command {
+        Command::Put(put) => validate_put(put).is_ok(),
+        Command::Txn(txn) => validate_txn(txn, 128).is_ok(),
+        _ => true,
+    }
+}
+
+/// A snapshot, whose it is, and the model of that moment.
+type Held = (usize, Snapshot, Model);
+
+fn run(steps: Vec<Step>) {
+    let mut node = Node::new();
+    let mut models = TENANTS.map(|_| Model::new());
+    let mut held: Option<Held> = None;
+    for step in steps {
+        match step {
+            Step::Apply(mut commands) => {
+                commands.retain(|(_, command)| admissible(command));
+                for (at, command) in &mut commands {
+                    if let Command::Compact { revision } = command {
+                        *revision = near(*revision, &models[*at]);
+                    }
+                }
+                let entry: Vec<_> = commands
+                    .into_iter()
+                    .map(|(at, command)| (TENANTS[at], command))
+                    .collect();
+                let outcomes = node.apply(&entry);
+                assert_eq!(outcomes.len(), entry.len());
+                for ((id, command), outcome) in entry.iter().zip(outcomes) {
+                    let at = TENANTS.iter().position(|other| other == id).unwrap();
+                    assert_eq!(outcome, models[at].apply(command), "{command:?}");
+                }
+            }
+            Step::Read(at, mut range) => {
+                range.revision = near(range.revision, &models[at]);
+                let tenants = node.machine().tenants().clone();
+                let tenant = node.tenant(TENANTS[at]);
+                let found = tenants.range(&tenant, &range);
+                assert_eq!(found, models[at].range(&range), "{range:?}");
+                if let Some((at, snapshot, model)) = &held {
+                    check_held(&node, TENANTS[*at], snapshot, model, &range, &models[*at]);
+                }
+            }
+            Step::ReadTxn(at, txn) => {
+                let tenants = node.machine().tenants().clone();
+                let found = tenants.read_txn(&node.tenant(TENANTS[at]), &txn);
+                assert_eq!(found, models[at].read_txn(&txn), "{txn:?}");
+            }
+            Step::Hash(at, revision) => {
+                check_hash(&node, TENANTS[at], &models[at], near(revision, &models[at]));
+            }
+            Step::Persist => {
+                node.machine().tenants().store().persist().unwrap();
+            }
+            Step::Checkpoint => {
+                node.machine().tenants().store().checkpoint().unwrap();
+            }
+            Step::Restart => {
+                held = None;
+                node.restart();
+            }
+            Step::Prune(at, max, rows) => {
+                node.prune(TENANTS[at], max, rows);
+            }
+            Step::Hold(at) => {
+                let tenant = node.tenant(TENANTS[at]);
+                let snapshot = node.machine().tenants().snapshot(&tenant);
+                held = Some((at, snapshot, models[at].clone()));
+            }
+        }
+        for (id, model) in TENANTS.iter().zip(&models) {
+            check_state(&node, *id, model);
+        }
+    }
+    if std::env::var_os("EYES").is_some() {
+        eprintln!(
+            "END rev {} comp {} rows {} alarms {:?} entries {}",
+            models[0].revision,
+            models[0].compacted,
+            models[0].rows.len(),
+            models[0].alarms,
+            node.log.len()
+        );
+    }
+    drop(held);
+    node.machine().tenants().store().persist().unwrap();
+    node.restart();
+    for (id, model) in TENANTS.iter().zip(&models) {
+        check_state(&node, *id, model);
+        while !node.prune(*id, 3, true) {}
+        let kept = model.kept(i64::MAX);
+        assert_eq!(
+            node.tenant(*id).size_bytes(),
+            kept.iter().copied().map(row_bytes).sum::<u64>()
+        );
+        check_rows(&node, *id, &kept);
+    }
+    node.machine().tenants().store().persist().unwrap();
+    node.restart();
+    for (id, model) in TENANTS.iter().zip(&models) {
+        check_state(&node, *id, model);
+        let kept = model.kept(i64::MAX);
+        assert_eq!(
+            node.tenant(*id).size_bytes(),
+            kept.iter().copied().map(row_bytes).sum::<u64>()
+        );
+        check_rows(&node, *id, &kept);
+    }
+}
+
+/// The store holds these rows and no others.
+fn check_rows(node: &Node, id: TenantId, expected: &[&Row]) {
+    let store = node.machine.as_ref().unwrap().tenants().store().clone();
+    let found: Vec<Row> = store
+        .scan(id, Revision::first(0), i64::MAX)
+        .map(|row| row.unwrap())
+        .collect();
+    let mut expected: Vec<Row> = expected.iter().map(|row| (*row).clone()).collect();
+    expected.sort_by_key(|row| row.revision);
+    assert_eq!(found, expected);
+}
+
+/// A snapshot answers as the state did when it was made, or says that what it needs was compacted since.
+fn check_held(
+    node: &Node,
+    id: TenantId,
+    snapshot: &Snapshot,
+    then: &Model,
+    range: &Range,
+    now: &Model,
+) {
+    let tenants = node.machine.as_ref().unwrap().tenants();
+    let at = if range.revision > 0 {
+        range.revision
+    } else {
+        then.revision
+    };
+    match tenants.range_in(id, snapshot, range) {
+        Err(Refusal::Compacted) if at < now.compacted => {}
+        found => assert_eq!(found, then.range(range), "in a snapshot: {range:?}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 96,
+        rng_seed: RngSeed::Fixed(20_261_120),
+        failure_persistence: None,
+        max_shrink_iters: 400,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn every_answer_is_that_of_one_etcd_per_tenant(steps in vec(step(), 1..120)) {
+        run(steps);
+    }
+}
+
+/// What one tenant does is not to be seen in another: the same commands give the same answers with and without a neighbour.
+#[test]
+fn tenants_do_not_influence_each_other() {
+    let put = |key: String, value: &str| {
+        Command::Put(Put {
+            key: key.into(),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+            lease: 0,
+            previous: true,
+            keep_value: false,
+            keep_lease: false,
+        })
+    };
+    let mut alone = Node::new();
+    let mut shared = Node::new();
+    for n in 0..30 {
+        let mine = (TENANTS[0], put(format!("k{}", n % 4), "mine"));
+        let other = [
+            (TENANTS[1], put(format!("k{}", n % 3), "other")),
+            (TENANTS[1], Command::Compact { revision: n }),
+            (TENANTS[1], Command::LeaseGrant { id: n, ttl: 5 }),
+        ];
+        let answers = alone.apply(std::slice::from_ref(&mine));
+        let mut entry = other.to_vec();
+        entry.insert(n as usize % 4, mine);
+        let shared_answers = shared.apply(&entry);
+        assert_eq!(answers[0], shared_answers[n as usize % 4]);
+    }
+    let hash = |node: &Node| {
+        let tenants = node.machine.as_ref().unwrap().tenants();
+        tenants.hash_kv(&node.tenant(TENANTS[0]), 0).unwrap()
+    };
+    assert_eq!(hash(&alone), hash(&shared));
+    assert_eq!(shared.tenant(TENANTS[0]).compacted(), -1);
+    assert_eq!(shared.tenant(TENANTS[0]).lease_count(), 0);
+}
+
+fn plain_put(key: &'static str, lease: i64) -> Command {
+    Command::Put(Put {
+        key: key.into(),
+        value: "v".into(),
+        lease,
+        previous: false,
+        keep_value: false,
+        keep_lease: false,
+    })
+}
+
+/// etcd takes any id but 0 (behaviour §3.8), and negative ones come back from the store as well.
+#[test]
+fn leases_of_any_id_survive_a_restart_with_their_keys_and_checkpoints() {
+    let mut node = Node::new();
+    for (at, id) in LEASES.into_iter().enumerate() {
+        let key = ["a", "b", "c", "d", "e", "f"][at];
+        let outcomes = node.apply(&[
+            (TenantId::DEFAULT, Command::LeaseGrant { id, ttl: 1000 }),
+            (TenantId::DEFAULT, plain_put(key, id)),
+            (
+                TenantId::DEFAULT,
+                Command::LeaseCheckpoint(vec![(id, 10 + at as i64)]),
+            ),
+        ]);
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    }
+    node.machine().tenants().store().persist().unwrap();
+    let applied = node.log.len();
+    node.restart();
+    assert_eq!(
+        node.machine().position(),
+        position(applied - 1),
+        "nothing was replayed"
+    );
+    let tenant = node.tenant(TenantId::DEFAULT);
+    for (at, id) in LEASES.into_iter().enumerate() {
+        let (time, keys) = tenant.lease_time_to_live(id, true, NOW).unwrap();
+        assert_eq!(
+            (time.granted_secs, time.remaining_secs()),
+            (1000, 10 + at as i64)
+        );
+        assert_eq!(keys, [vec![b'a' + at as u8]]);
+    }
+}
+
+/// What no edge lets through must not make a state that cannot be read back.
+#[test]
+fn hostile_commands_leave_a_state_that_restores() {
+    let mut node = Node::new();
+    let extremes = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX];
+    let mut entry = Vec::new();
+    for n in extremes {
+        entry.push((TenantId::DEFAULT, Command::Compact { revision: n }));
+        for ttl in extremes {
+            entry.push((TenantId::DEFAULT, Command::LeaseGrant { id: n, ttl }));
+            entry.push((TenantId::DEFAULT, Command::LeaseCheckpoint(vec![(n, ttl)])));
+            entry.push((TenantId::DEFAULT, Command::LeaseRevoke { id: n }));
+        }
+        entry.push((TenantId::DEFAULT, Command::LeaseGrant { id: n, ttl: n }));
+        entry.push((TenantId::DEFAULT, plain_put("k", n)));
+        entry.push((TenantId::DEFAULT, plain_put("", 0)));
+        entry.push((
+            TenantId::DEFAULT,
+            Command::DeleteRange(DeleteRange {
+                keys: KeyRange::Point(Bytes::new()),
+                previous: true,
+            }),
+        ));
+        let range = Range {
+            keys: KeyRange::All,
+            limit: n as u64,
+            revision: n,
+            order: Order::Natural,
+            keys_only: false,
+            count_only: false,
+            filter: RevisionFilter {
+                min_mod: n,
+                max_mod: n,
+                min_create: n,
+                max_create: n,
+            },
+        };
+        entry.push((
+            TenantId::DEFAULT,
+            Command::Txn(Txn {
+                success: vec![
+                    Op::Range(range),
+                    Op::Put(Put {
+                        key: Bytes::new(),
+                        value: "v".into(),
+                        lease: 0,
+                        previous: true,
+                        keep_value: false,
+                        keep_lease: false,
+                    }),
+                ],
+                ..Txn::default()
+            }),
+        ));
+    }
+    let outcomes = node.apply(&entry);
+    for ((_, command), outcome) in entry.iter().zip(&outcomes) {
+        match (command, outcome) {
+            (Command::LeaseGrant { id: 0, .. }, outcome) => assert!(outcome.is_err()),
+            (Command::Put(put), outcome) if put.key.is_empty() => {
+                assert_eq!(*outcome, Err(Refusal::EmptyKey));
+            }
+            (Command::LeaseGrant { .. }, Ok(Answer::LeaseGranted { ttl, .. })) => {
+                assert!(
+                    (1..=9_000_000_000).contains(ttl),
+                    "the answer names the granted time"
+                );
+            }
+            _ => {}
+        }
+    }
+    let before = node.tenant(TenantId::DEFAULT);
+    let (revision, leases) = (before.revision(), before.lease_count());
+    assert_eq!(leases, extremes.len() - 1);
+    let _ = before.expired_leases(Millis(u64::MAX), usize::MAX);
+    let _ = before.due_lease_checkpoints(Millis(u64::MAX), usize::MAX);
+    node.machine()
+        .promote_leases(Millis(u64::MAX), Millis(u64::MAX));
+    drop(before);
+    node.machine().tenants().store().persist().unwrap();
+    node.restart();
+    let after = node.tenant(TenantId::DEFAULT);
+    assert_eq!((after.revision(), after.lease_count()), (revision, leases));
+}
+
+/// A row that cannot be read while an entry is applied: others can, and would get another state. And the steps before it are done.
+#[test]
+fn an_unreadable_row_stops_the_machine_instead_of_half_a_transaction() {
+    let mut node = Node::new();
+    node.apply(&[(TenantId::DEFAULT, plain_put("a", 0))]);
+    let store = node.machine().tenants().store().clone();
+    let lost = Change::DropRow(TenantId::DEFAULT, Revision::first(2));
+    store.stage(position(0), vec![lost]);
+    let with_previous = |key: &'static str| {
+        Op::Put(Put {
+            key: key.into(),
+            value: "w".into(),
+            lease: 0,
+            previous: true,
+            keep_value: false,
+            keep_lease: false,
+        })
+    };
+    let txn = Txn {
+        success: vec![with_previous("b"), with_previous("a")],
+        ..Txn::default()
+    };
+    let mut entry = Vec::new();
+    Command::Txn(txn).encode(TenantId::DEFAULT, &mut entry);
+    let result = node
+        .machine()
+        .apply(position(1), entry.into(), NOW, &mut Vec::new());
+    assert!(
+        result.is_err(),
+        "a transaction was answered that is half done"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2_000,
+        rng_seed: RngSeed::Fixed(7),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_transaction_is_refused_if_any_path_changes_a_key_twice(txn in txn_of(op())) {
+        let puts_are_fine = all_puts(&txn).iter().all(|put| validate_put(put).is_ok());
+        prop_assume!(puts_are_fine);
+        let twice = paths(&txn).iter().any(|path| collides(path));
+        let expected = if twice { Err(Refusal::DuplicateKey) } else { Ok(()) };
+        prop_assert_eq!(validate_txn(&txn, 128), expected);
+    }
+}
+
+fn all_puts(txn: &Txn) -> Vec<&Put> {
+    txn.arms()
+        .flat_map(|op| match op {
+            Op::Put(put) => vec![put],
+            Op::Txn(inner) => all_puts(inner),
+            _ => vec![],
+        })
+        .collect()
+}
+
+/// The changes of every way through a transaction.
+fn paths(txn: &Txn) -> Vec<Vec<&Op>> {
+    [&txn.success, &txn.failure]
+        .into_iter()
+        .flat_map(|arm| {
+            let mut ways: Vec<Vec<&Op>> = vec![vec![]];
+            for op in arm {
+                let steps = match op {
+                    Op::Txn(inner) => paths(inner),
+                    Op::Range(_) => continue,
+                    other => vec![vec![other]],
+                };
+                ways = ways
+                    .iter()
+                    .flat_map(|way| {
+                        steps
+                            .iter()
+                            .map(move |step| [way.clone(), step.clone()].concat())
+                    })
+                    .collect();
+            }
+            ways
+        })
+        .collect()
+}
+
+fn collides(path: &[&Op]) -> bool {
+    path.iter().enumerate().any(|(at, a)| {
+        path[at + 1..].iter().any(|b| match (a, b) {
+            (Op::Put(a), Op::Put(b)) => a.key == b.key,
+            (Op::Put(put), Op::DeleteRange(delete)) | (Op::DeleteRange(delete), Op::Put(put)) => {
+                delete.keys.contains(&put.key)
+            }
+            _ => false,
+        })
+    })
+}
