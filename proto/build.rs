@@ -1,5 +1,5 @@
-//! Generates the wire types twice: messages with clients, and servers whose two hottest answers carry parts that are encoded
-//! already (`src/encoded.rs`). protox compiles the `.proto` files, so no protoc needs to be installed.
+//! Generates the wire types twice: messages with clients, and servers whose watch answers carry events that are encoded already
+//! (`src/encoded.rs`). protox compiles the `.proto` files, so no protoc needs to be installed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -31,10 +31,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(false)
         .build_transport(false)
         .bytes(".")
-        .extern_path(
-            ".etcdserverpb.RangeResponse",
-            "crate::encoded::RangeResponse",
-        )
         .extern_path(
             ".etcdserverpb.WatchResponse",
             "crate::encoded::WatchResponse",

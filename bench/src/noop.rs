@@ -3,20 +3,19 @@
 //!
 //! It has the shape of a fast server: one current-thread runtime per core, connections dealt to them in turn.
 
-use holdfast_transport::Coalesce;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use holdfast_certs::{ServerTls, ServerTlsSettings, TlsError, TlsVersion};
 use holdfast_proto::{
-    encoded, etcdserverpb as pb, mvccpb,
+    etcdserverpb as pb, mvccpb,
     servers::etcdserverpb::{
         kv_server::{Kv, KvServer},
         lease_server::{Lease, LeaseServer},
     },
 };
+use holdfast_transport::Coalesce;
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use prost::Message;
 use std::{
     convert::Infallible,
     io,
@@ -206,23 +205,20 @@ impl hyper::service::Service<http::Request<Incoming>> for Services {
 
 /// The fixed answers.
 struct Answers {
-    kvs: Vec<Bytes>,
+    kvs: Vec<mvccpb::KeyValue>,
     lease: AtomicI64,
 }
 
 impl Answers {
     fn new(value_bytes: usize) -> Self {
         let kvs = (0..RANGE_KEYS)
-            .map(|number| {
-                let kv = mvccpb::KeyValue {
-                    key: Bytes::from(format!("/bench/k/{number:010}")),
-                    create_revision: 100_000,
-                    mod_revision: 200_000,
-                    version: 3,
-                    value: Bytes::from(vec![b'v'; value_bytes]),
-                    lease: 0,
-                };
-                Bytes::from(kv.encode_to_vec())
+            .map(|number| mvccpb::KeyValue {
+                key: Bytes::from(format!("/bench/k/{number:010}")),
+                create_revision: 100_000,
+                mod_revision: 200_000,
+                version: 3,
+                value: Bytes::from(vec![b'v'; value_bytes]),
+                lease: 0,
             })
             .collect();
         Self {
@@ -252,7 +248,7 @@ fn unserved<T>() -> Answered<T> {
 impl Kv for Answers {
     type RangeStreamStream = Flow<pb::RangeStreamResponse>;
 
-    async fn range(&self, request: Request<pb::RangeRequest>) -> Answered<encoded::RangeResponse> {
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Answered<pb::RangeResponse> {
         let request = request.into_inner();
         let keys = if request.count_only {
             0
@@ -264,7 +260,7 @@ impl Kv for Answers {
                 _ => RANGE_KEYS,
             }
         };
-        Ok(Response::new(encoded::RangeResponse {
+        Ok(Response::new(pb::RangeResponse {
             header: header(),
             kvs: self.kvs.iter().take(keys).cloned().collect(),
             more: keys == RANGE_KEYS,

@@ -1,7 +1,7 @@
 //! Dials a server: plain TCP, or TLS through holdfast-certs.
 
-use holdfast_transport::Coalesce;
 use holdfast_certs::{ClientTls, ClientTlsSettings, TlsError};
+use holdfast_transport::Coalesce;
 use std::{io, path::PathBuf, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},

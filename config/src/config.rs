@@ -34,7 +34,7 @@ pub struct Config {
     pub max_watches_per_stream: usize,
     /// Leases alive at one time in one tenant.
     pub max_leases: usize,
-    /// Bytes that requests, responses and undelivered events in flight may hold together.
+    /// Bytes that the answers to long ranges may hold together.
     pub memory_budget_bytes: u64,
     /// Bytes of recently used values kept in memory.
     pub value_cache_bytes: u64,

@@ -1,28 +1,10 @@
-//! Server-side twins of the two answers that carry many key-values. On the wire a `repeated` message field and a `repeated bytes`
-//! field are the same, so a key-value or an event that was encoded once is copied into the answer as it stands: a range encodes
-//! straight from the store, and an event is encoded once for all its watchers.
+//! The server-side twin of the watch answer. On the wire a `repeated` message field and a `repeated bytes` field are the same, so an
+//! event that was encoded once is copied into the answers of all its watchers as it stands.
 //!
-//! Field numbers follow `etcdserverpb.RangeResponse` and `etcdserverpb.WatchResponse`; a test encodes one and decodes the other.
+//! Field numbers follow `etcdserverpb.WatchResponse`; a test encodes one and decodes the other.
 
 use crate::etcdserverpb::ResponseHeader;
 use bytes::Bytes;
-
-/// `etcdserverpb.RangeResponse` with encoded `mvccpb.KeyValue`s.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct RangeResponse {
-    /// Who answered, and at which revision.
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    /// The key-values, each an encoded `mvccpb.KeyValue`.
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    pub kvs: Vec<Bytes>,
-    /// Whether the limit cut key-values off.
-    #[prost(bool, tag = "3")]
-    pub more: bool,
-    /// Keys in the interval, whatever the limit.
-    #[prost(int64, tag = "4")]
-    pub count: i64,
-}
 
 /// `etcdserverpb.WatchResponse` with encoded `mvccpb.Event`s.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -77,26 +59,6 @@ mod tests {
             value: Bytes::from_static(b"v"),
             lease: 7,
         }
-    }
-
-    #[test]
-    fn a_range_answer_decodes_as_the_plain_message() {
-        let encoded = RangeResponse {
-            header: header(),
-            kvs: vec![key_value().encode_to_vec().into(); 2],
-            more: true,
-            count: 9,
-        };
-        let plain = etcdserverpb::RangeResponse {
-            header: header(),
-            kvs: vec![key_value(); 2],
-            more: true,
-            count: 9,
-        };
-        assert_eq!(
-            etcdserverpb::RangeResponse::decode(encoded.encode_to_vec().as_slice()),
-            Ok(plain)
-        );
     }
 
     #[test]

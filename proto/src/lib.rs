@@ -41,7 +41,7 @@ pub mod health {
     include!(concat!(env!("OUT_DIR"), "/messages/grpc.health.v1.rs"));
 }
 
-/// The server side of every service. `RangeResponse` and `WatchResponse` are those of [`encoded`].
+/// The server side of every service. `WatchResponse` is that of [`encoded`].
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 pub mod servers {
     /// KV, Watch, Lease, Cluster, Maintenance and Auth.

@@ -3,8 +3,8 @@
 use crate::compaction::Compaction;
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
-use crate::node::{Applier, Clock, Identity, Node, NodeGroup};
-use holdfast_config::{Config, Profile};
+use crate::node::{Applier, Clock, Identity, Node, NodeGroup, READ_BUDGET_UNIT_BYTES};
+use holdfast_config::{ClusterState, Config, Profile};
 use holdfast_consensus::{Core, CoreError, CoreOptions, GroupOptions};
 use holdfast_storage::TenantId;
 use holdfast_storage::backend::{OpenError, Store, StoreOptions};
@@ -18,6 +18,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Why the node did not start. Each says what to look at.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,10 @@ pub(crate) enum BootError {
     NoDefaultTenant,
     #[error("--initial-cluster does not name this member, {0:?}")]
     NotInCluster(String),
+    #[error(
+        "--initial-cluster-state is \"existing\", but this version runs a node that stands alone: there is nothing to join"
+    )]
+    NothingToJoin,
     #[error("--initial-cluster names {0} members: this version runs a node that stands alone")]
     ManyMembers(usize),
 }
@@ -160,7 +165,12 @@ pub(crate) fn boot(
             inline_sync: INLINE_SYNC,
         },
     ));
+    let read_budget_units = u32::try_from(config.memory_budget_bytes / READ_BUDGET_UNIT_BYTES)
+        .unwrap_or(u32::MAX)
+        .clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize) as u32);
     let node = Arc::new(Node {
+        read_budget: Arc::new(Semaphore::new(read_budget_units as usize)),
+        read_budget_units,
         status: group.status().clone(),
         snap_dir: data_dir.snap_dir(),
         identity,
@@ -192,6 +202,9 @@ fn identity(config: &Config, data_dir: &DataDir) -> Result<Identity, BootError> 
             cluster: stored.cluster_id,
             member: stored.member_id,
         });
+    }
+    if config.initial_cluster_state == ClusterState::Existing {
+        return Err(BootError::NothingToJoin);
     }
     if config.initial_cluster.len() > 1 {
         return Err(BootError::ManyMembers(config.initial_cluster.len()));

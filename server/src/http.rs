@@ -70,6 +70,10 @@ pub(crate) struct RaftState {
 /// # Errors
 ///
 /// The answer, if it is given here already.
+#[expect(
+    clippy::result_large_err,
+    reason = "an answer is moved once per refused request"
+)]
 pub(crate) fn admit(
     parts: &Parts,
     plaintext: bool,

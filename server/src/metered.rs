@@ -15,14 +15,7 @@ pub(crate) struct Metered<S> {
 
 impl<S> Metered<S> {
     pub(crate) fn new(stream: S, metrics: Arc<Metrics>) -> Metered<S> {
-        metrics.connection_opened();
         Metered { stream, metrics }
-    }
-}
-
-impl<S> Drop for Metered<S> {
-    fn drop(&mut self) {
-        self.metrics.connection_closed();
     }
 }
 

@@ -16,7 +16,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+
+/// The grain of the memory budget of long answers, bytes.
+pub(crate) const READ_BUDGET_UNIT_BYTES: u64 = 4096;
 
 /// The clock that leases run by: milliseconds since the process began.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +103,9 @@ pub(crate) struct Node {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) mailboxes: Arc<Mailboxes>,
     pub(crate) compaction: Compaction,
+    /// Memory that long answers share, in units of [`READ_BUDGET_UNIT_BYTES`].
+    pub(crate) read_budget: Arc<Semaphore>,
+    pub(crate) read_budget_units: u32,
     pub(crate) snap_dir: PathBuf,
     /// The store's disk is full: rows stay in memory, so few more may come.
     pub(crate) store_full: AtomicBool,
@@ -119,6 +125,9 @@ impl Node {
 
 /// Bytes of applied rows that may wait for the store: bounds memory and the replay after a crash.
 const STAGED_BYTES_MAX: usize = 96 << 20;
+
+/// Most bytes reserved ahead for a worker's next batch.
+const GATHERED_RESERVE_BYTES: usize = 64 << 10;
 
 /// One worker's side of the node: its mailbox and the commands that its handlers gather.
 pub(crate) struct Worker {
@@ -211,7 +220,15 @@ impl Worker {
                 // The store is behind: writes wait for it here, and what is waiting is bounded by the clients' requests.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            let submission = std::mem::take(&mut *self.gathered.lock());
+            let submission = {
+                let mut gathered = self.gathered.lock();
+                // The next batch will be about as long.
+                let next = Submission {
+                    data: Vec::with_capacity(gathered.data.len().min(GATHERED_RESERVE_BYTES)),
+                    tickets: Vec::with_capacity(gathered.tickets.len()),
+                };
+                std::mem::replace(&mut *gathered, next)
+            };
             if submission.tickets.is_empty() {
                 continue;
             }

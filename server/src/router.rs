@@ -7,10 +7,14 @@ use crate::probe::NodeProbe;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 use tower_service::Service;
 
@@ -30,6 +34,9 @@ pub(crate) struct Router {
     pub(crate) probe: Arc<NodeProbe>,
     pub(crate) surfaces: Surfaces,
 }
+
+/// Longest that an answer counts against the memory budget while its client does not read it.
+const HOLD_MAX: Duration = Duration::from_secs(30);
 
 type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
@@ -124,8 +131,19 @@ fn unimplemented(path: &str) -> http::Response<Body> {
     tonic::Status::unimplemented(text).into_http()
 }
 
-/// Puts tonic's own words for a message that is too large into those that clients know.
-fn translate(response: http::Response<Body>) -> http::Response<Body> {
+/// Ties the memory that a long answer holds to its body, and puts tonic's own words for a message that is too large into those that clients know.
+fn translate(mut response: http::Response<Body>) -> http::Response<Body> {
+    let held = response.extensions_mut().remove();
+    if let Some(held) = held {
+        let held: Held = Arc::new(Mutex::new(Some(held)));
+        let given_back = held.clone();
+        // A client that does not read must not keep others from reading.
+        tokio::spawn(async move {
+            tokio::time::sleep(HOLD_MAX).await;
+            given_back.lock().take();
+        });
+        return response.map(|body| Body::new(Holding { body, held }));
+    }
     let headers = response.headers();
     if headers.get("grpc-status").is_none_or(|code| code != "11") {
         return response;
@@ -133,6 +151,44 @@ fn translate(response: http::Response<Body>) -> http::Response<Body> {
     tonic::Status::from_header_map(headers)
         .and_then(|status| crate::grpc::message_too_large(status.message()))
         .map_or(response, |status| status.into_http())
+}
+
+/// A part of the memory budget, until it is given back.
+type Held = Arc<Mutex<Option<Arc<OwnedSemaphorePermit>>>>;
+
+pin_project_lite::pin_project! {
+    /// A body that holds a part of the memory budget until it was sent, or given up.
+    struct Holding {
+        #[pin]
+        body: Body,
+        held: Held,
+    }
+
+    impl PinnedDrop for Holding {
+        fn drop(this: Pin<&mut Self>) {
+            this.held.lock().take();
+        }
+    }
+}
+
+impl http_body::Body for Holding {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, tonic::Status>>> {
+        self.project().body.poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 #[cfg(test)]

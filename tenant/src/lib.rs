@@ -19,6 +19,6 @@ pub use answer::{
 };
 pub use command::{Command, DecodeError, MAX_TXN_DEPTH};
 pub use hash::KvHash;
-pub use machine::{Machine, MachineOptions, Outcome, RestoreError};
+pub use machine::{ApplyError, Machine, MachineOptions, Outcome, RestoreError};
 pub use state::{LEASE_COST_BYTES, ROW_OVERHEAD_BYTES, Tenant, Tenants, put_cost, txn_cost};
 pub use validate::{validate_put, validate_txn};

@@ -23,6 +23,17 @@ use std::sync::atomic::Ordering;
 /// What an applied command gives its caller.
 pub type Outcome = Result<Answer, Refusal>;
 
+/// An entry that cannot be applied. The machine must not go on: it would differ from other members, or from itself after a restart.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// No member writes such an entry.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A row that a command needs cannot be read. The entry may be half applied, in memory alone.
+    #[error("a row that a command needs cannot be read: {0}")]
+    Unreadable(String),
+}
+
 /// How tenants are set up.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineOptions {
@@ -130,14 +141,14 @@ impl Machine {
     /// Applies one entry and appends one outcome per command, in order.
     ///
     /// # Errors
-    /// [`DecodeError`] for an entry that no member writes. The machine must not go on then: it would differ from others.
+    /// [`ApplyError`]; the process must stop.
     pub fn apply(
         &mut self,
         position: LogPosition,
         mut entry: Bytes,
         now: Millis,
         outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<(), ApplyError> {
         let tenants = self.tenants.clone();
         let applying = tenants.applying.write();
         let mut touched: Vec<Arc<Tenant>> = Vec::new();
@@ -148,9 +159,13 @@ impl Machine {
                 .cloned()
                 .or_else(|| tenants.get(id))
             else {
-                return Err(DecodeError::Unknown("tenant"));
+                return Err(DecodeError::Unknown("tenant").into());
             };
-            outcomes.push(self.command(&tenant, &command, now));
+            let outcome = self.command(&tenant, &command, now);
+            if let Err(Refusal::Storage(reason)) = outcome {
+                return Err(ApplyError::Unreadable(reason));
+            }
+            outcomes.push(outcome);
             if !touched.iter().any(|other| other.id == id) {
                 touched.push(tenant);
             }
@@ -345,10 +360,15 @@ impl Machine {
     }
 
     fn grant(&mut self, tenant: &Tenant, id: i64, ttl: i64, now: Millis) -> Outcome {
+        if id == 0 {
+            // It means no lease everywhere else, and its record could not be read back.
+            return Err(Refusal::Malformed("lease id 0"));
+        }
         let mut leases = tenant.leases.lock();
         leases
             .grant(id, ttl, now)
             .map_err(|_| Refusal::LeaseExists)?;
+        let granted = leases.time_to_live(id, now);
         if let Some(record) = leases.encode(id) {
             self.changes
                 .push(Change::PutMeta(lease_key(tenant.id, id), record));
@@ -356,7 +376,7 @@ impl Machine {
         drop(leases);
         Ok(Answer::LeaseGranted {
             id,
-            ttl,
+            ttl: granted.map_or(ttl, |time| time.granted_secs),
             revision: tenant.revision(),
         })
     }

@@ -201,7 +201,8 @@ fn point(view: View<'_>, range: &Range, key: &[u8], at: i64, selection: &mut Sel
         .filter
         .admits(version.modified.main, version.create_revision)
     {
-        selection.found = if range.keys_only {
+        // etcd takes keys alone from its index, too, but not where the order names the value.
+        selection.found = if range.keys_only && !needs_rows(range) {
             Found::Bare(vec![bare(key, &version)])
         } else {
             Found::Rows(vec![version.modified])

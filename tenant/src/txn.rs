@@ -128,6 +128,10 @@ pub(crate) fn check_put(
     put: &Put,
     lease_exists: &dyn Fn(i64) -> bool,
 ) -> Result<(), Refusal> {
+    if put.key.is_empty() {
+        // Refused at the edge. Here as well, because a row without a key could not be restored.
+        return Err(Refusal::EmptyKey);
+    }
     if put.lease != 0 && !lease_exists(put.lease) {
         return Err(Refusal::LeaseNotFound);
     }

@@ -72,9 +72,7 @@ impl Changes {
             .iter()
             .any(|key| self.puts.contains(key) || self.deletes(key))
             || step.deletes.iter().any(|(start, end)| {
-                let end = end
-                    .as_deref()
-                    .map_or(Bound::Unbounded, |end| Bound::Excluded(end));
+                let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
                 self.puts
                     .range::<[u8], _>((Bound::Included(start.as_ref()), end))
                     .next()
@@ -95,8 +93,7 @@ impl Changes {
             .deletes
             .range::<[u8], _>((
                 Bound::Unbounded,
-                end.as_deref()
-                    .map_or(Bound::Unbounded, |end| Bound::Included(end)),
+                end.as_deref().map_or(Bound::Unbounded, Bound::Included),
             ))
             .next_back()
             .map(|(at, reach)| (at.clone(), reach.clone()))

@@ -23,6 +23,9 @@ const NO_PROXY: &str = "there is no v2 proxy";
 const NO_V2: &str = "there is no v2 API and no v2 store";
 const NO_BBOLT: &str =
     "the store is not bbolt; rows are written behind the log in batches of its own choice";
+const STANDS_ALONE: &str = "this version runs a node that stands alone";
+const CHECKPOINTS: &str = "the log is cut at every checkpoint of the store";
+const NO_USERS: &str = "this version serves no users and no tokens";
 const NO_TRACES: &str = "spans are not exported";
 const LONG_IGNORED: &str = "etcd ignores it too";
 const STORE_SHRINKS: &str = "the store gives space back by itself";
@@ -71,7 +74,7 @@ rows! {
     MaxLeases = Row::new(Holdfast, "max-leases", Int(1, 1_000_000_000), "1000000",
         "Leases alive at one time in one tenant.");
     MemoryBudgetBytes = Row::new(Holdfast, "memory-budget-bytes", Int(16 * MIB, MAX), "1073741824",
-        "Memory that requests, responses and undelivered watch events in flight may hold together.")
+        "Memory that the answers to long ranges may hold together; more of them wait.")
         .unit("bytes");
     ValueCacheBytes = Row::new(Holdfast, "value-cache-bytes", Int(0, MAX), "67108864",
         "Memory for recently used values; others are read from the store.").unit("bytes");
@@ -86,10 +89,12 @@ rows! {
     WalDir = Row::new(Member, "wal-dir", Text, "",
         "Separate directory for the raft log.");
     SnapshotCount = Row::new(Member, "snapshot-count", Int(0, 1_000_000_000), "10000",
-        "Committed entries between two raft snapshots; 0 means the default.");
+        "Committed entries between two raft snapshots; 0 means the default.")
+        .standing(Ignored(CHECKPOINTS));
     SnapshotCatchupEntries = Row::new(Member, "snapshot-catchup-entries", Int(0, 1_000_000_000), "5000",
         "Log entries kept behind a snapshot for slow followers; 0 means the default.")
-        .older(&["experimental-snapshot-catchup-entries"]);
+        .older(&["experimental-snapshot-catchup-entries"])
+        .standing(Ignored(CHECKPOINTS));
     HeartbeatInterval = Row::new(Member, "heartbeat-interval", Int(1, 10_000), "100",
         "Time between heartbeats of a leader.").unit("milliseconds");
     ElectionTimeout = Row::new(Member, "election-timeout", Int(5, 50_000), "1000",
@@ -99,7 +104,8 @@ rows! {
         "Start with most of the election timeout elapsed.")
         .standing(Ignored("a member starts its election timer when it is ready"));
     ListenPeerUrls = Row::new(Member, "listen-peer-urls", ListenUrls, "http://localhost:2380",
-        "URLs to listen on for other members.");
+        "URLs to listen on for other members.")
+        .standing(Ignored(STANDS_ALONE));
     ListenClientUrls = Row::new(Member, "listen-client-urls", ListenUrls, "http://localhost:2379",
         "URLs to listen on for clients: gRPC, and HTTP unless --listen-client-http-urls is given.");
     ListenClientHttpUrls = Row::new(Member, "listen-client-http-urls", ListenUrls, "",
@@ -194,11 +200,13 @@ rows! {
     DiscoveryFallback = Row::new(Clustering, "discovery-fallback", Choice(&["exit", "proxy"]), "exit",
         "What to do when discovery fails.").standing(Fixed(&["exit", "proxy"], OF_DISCOVERY));
     StrictReconfigCheck = Row::new(Clustering, "strict-reconfig-check", Bool, "true",
-        "Refuse member changes that would lose the quorum.");
+        "Refuse member changes that would lose the quorum.")
+        .standing(Ignored(STANDS_ALONE));
     PreVote = Row::new(Clustering, "pre-vote", Bool, "true",
         "Ask before starting an election.").standing(Fixed(&["true"], "pre-vote is always on"));
     MaxLearners = Row::new(Clustering, "max-learners", Int(0, 1000), "1",
-        "Learners the cluster may have.");
+        "Learners the cluster may have.")
+        .standing(Ignored(STANDS_ALONE));
     AutoCompactionRetention = Row::new(Clustering, "auto-compaction-retention", Text, "0",
         "History to keep: a duration (a bare number means hours) or a number of revisions, by mode; 0 \
          turns compaction off.");
@@ -236,35 +244,46 @@ rows! {
     AutoTls = Row::new(Security, "auto-tls", Bool, "false",
         "Serve clients with a certificate made at start.").file(&["client-transport-security/auto-tls"]);
     PeerCertFile = Row::new(Security, "peer-cert-file", Text, "",
-        "Certificate of this member for others (PEM).").file(&["peer-transport-security/cert-file"]);
+        "Certificate of this member for others (PEM).").file(&["peer-transport-security/cert-file"])
+        .standing(Ignored(STANDS_ALONE));
     PeerCertKeyFile = Row::new(Security, "peer-key-file", Text, "",
-        "Key of --peer-cert-file (PEM).").file(&["peer-transport-security/key-file"]);
+        "Key of --peer-cert-file (PEM).").file(&["peer-transport-security/key-file"])
+        .standing(Ignored(STANDS_ALONE));
     PeerClientCertFile = Row::new(Security, "peer-client-cert-file", Text, "",
         "Separate certificate for connections to other members (PEM).")
-        .file(&["peer-transport-security/client-cert-file"]);
+        .file(&["peer-transport-security/client-cert-file"])
+        .standing(Ignored(STANDS_ALONE));
     PeerClientKeyFile = Row::new(Security, "peer-client-key-file", Text, "",
-        "Key of --peer-client-cert-file (PEM).").file(&["peer-transport-security/client-key-file"]);
+        "Key of --peer-client-cert-file (PEM).").file(&["peer-transport-security/client-key-file"])
+        .standing(Ignored(STANDS_ALONE));
     PeerClientCertAuth = Row::new(Security, "peer-client-cert-auth", Bool, "false",
-        "Require certificates of other members.").file(&["peer-transport-security/client-cert-auth"]);
+        "Require certificates of other members.").file(&["peer-transport-security/client-cert-auth"])
+        .standing(Ignored(STANDS_ALONE));
     PeerTrustedCaFile = Row::new(Security, "peer-trusted-ca-file", Text, "",
         "CA of the members' certificates (PEM); alone it already requires them.")
-        .file(&["peer-transport-security/trusted-ca-file"]);
+        .file(&["peer-transport-security/trusted-ca-file"])
+        .standing(Ignored(STANDS_ALONE));
     PeerCrlFile = Row::new(Security, "peer-crl-file", Text, "",
         "Revocation list for members' certificates.")
-        .file(&["peer-transport-security/crl-file", "peer-crl-file"]);
+        .file(&["peer-transport-security/crl-file", "peer-crl-file"])
+        .standing(Ignored(STANDS_ALONE));
     PeerCertAllowedCn = Row::new(Security, "peer-cert-allowed-cn", List, "",
         "Common names that a member's certificate may have; empty allows all.")
-        .file(&["peer-transport-security/allowed-cn", "peer-transport-security/allowed-cns"]);
+        .file(&["peer-transport-security/allowed-cn", "peer-transport-security/allowed-cns"])
+        .standing(Ignored(STANDS_ALONE));
     PeerCertAllowedHostname = Row::new(Security, "peer-cert-allowed-hostname", List, "",
         "Host names of which a member's certificate must carry one; empty allows all.")
-        .file(&["peer-transport-security/allowed-hostname", "peer-transport-security/allowed-hostnames"]);
+        .file(&["peer-transport-security/allowed-hostname", "peer-transport-security/allowed-hostnames"])
+        .standing(Ignored(STANDS_ALONE));
     PeerSkipSan = Row::new(Security, "peer-skip-client-san-verification", Bool, "false",
         "Do not compare a member's certificate with its address.")
         .older(&["experimental-peer-skip-client-san-verification"])
-        .file(&["peer-transport-security/skip-client-san-verification", "peer-skip-client-san-verification"]);
+        .file(&["peer-transport-security/skip-client-san-verification", "peer-skip-client-san-verification"])
+        .standing(Ignored(STANDS_ALONE));
     PeerAutoTls = Row::new(Security, "peer-auto-tls", Bool, "false",
         "Speak to other members with a certificate made at start.")
-        .file(&["peer-transport-security/auto-tls"]);
+        .file(&["peer-transport-security/auto-tls"])
+        .standing(Ignored(STANDS_ALONE));
     SelfSignedCertValidity = Row::new(Security, "self-signed-cert-validity", Int(1, 100), "1",
         "Validity of certificates made by --auto-tls and --peer-auto-tls.").unit("years");
     CipherSuites = Row::new(Security, "cipher-suites", List, "",
@@ -280,14 +299,17 @@ rows! {
         "Host names that an HTTP request may address on a plaintext listener; empty or * for all.");
 
     AuthToken = Row::new(Auth, "auth-token", Text, "simple",
-        "Kind of the tokens given at login: simple, or jwt with its options.");
+        "Kind of the tokens given at login: simple, or jwt with its options.")
+        .standing(Ignored(NO_USERS));
     AuthTokenTtl = Row::new(Auth, "auth-token-ttl", Int(0, 31_536_000), "300",
-        "Life of a simple token without use; 0 means the default.").unit("seconds");
+        "Life of a simple token without use; 0 means the default.").unit("seconds")
+        .standing(Ignored(NO_USERS));
     BcryptCost = Row::new(Auth, "bcrypt-cost", Int(4, 31), "10",
         "Cost of password hashing.").standing(Ignored("passwords are hashed with Argon2id"));
 
     EnablePprof = Row::new(Monitoring, "enable-pprof", Bool, "false",
-        "Serve profiles under /debug/pprof/.");
+        "Serve profiles under /debug/pprof/.")
+        .standing(Ignored("profiles are taken from outside, with perf"));
     Metrics = Row::new(Monitoring, "metrics", Choice(&["basic", "extensive"]), "basic",
         "Amount of metrics; 'extensive' adds latency histograms of every RPC.");
     ListenMetricsUrls = Row::new(Monitoring, "listen-metrics-urls", ListenUrls, "",
@@ -339,10 +361,12 @@ rows! {
         "Feature gates to set: Name=true,Name=false; AllAlpha and AllBeta set a whole stage.");
     CorruptCheckTime = Row::new(Maintenance, "corrupt-check-time", Time(0, EVER), "0s",
         "Time between comparisons of the members' data; 0 turns them off.")
-        .older(&["experimental-corrupt-check-time"]);
+        .older(&["experimental-corrupt-check-time"])
+        .standing(Ignored(STANDS_ALONE));
     CompactHashCheckTime = Row::new(Maintenance, "compact-hash-check-time", Time(1, EVER), "1m",
         "Time between comparisons of the hashes of compactions.")
-        .older(&["experimental-compact-hash-check-time"]);
+        .older(&["experimental-compact-hash-check-time"])
+        .standing(Ignored(STANDS_ALONE));
     CompactionBatchLimit = Row::new(Maintenance, "compaction-batch-limit", Int(0, 1_000_000), "1000",
         "Revisions removed in one batch of a compaction; 0 means the default.")
         .older(&["experimental-compaction-batch-limit"]);
@@ -362,10 +386,12 @@ rows! {
         .older(&["experimental-bootstrap-defrag-threshold-megabytes"])
         .standing(Fixed(&["0"], STORE_SHRINKS));
     EnableGrpcGateway = Row::new(Maintenance, "enable-grpc-gateway", Bool, "true",
-        "Serve the JSON gateway under /v3/.");
+        "Serve the JSON gateway under /v3/.")
+        .standing(Ignored("the JSON gateway is not served"));
 
     ForceNewCluster = Row::new(Unsafe, "force-new-cluster", Bool, "false",
-        "Make this member the only one of its cluster, for disaster recovery.");
+        "Make this member the only one of its cluster, for disaster recovery.")
+        .standing(Ignored(STANDS_ALONE));
     UnsafeNoFsync = Row::new(Unsafe, "unsafe-no-fsync", Bool, "false",
         "Do not sync the log: a power cut loses acknowledged writes.");
 

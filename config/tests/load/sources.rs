@@ -194,7 +194,7 @@ fn flags_win_over_environment_over_file_over_defaults() {
         "\ndata-dir /data # file /etc/etcd.yml, data-dir\n",
         "\nworkers 3 # file /etc/etcd.yml, workers\n",
         "\nmax-leases 9 # environment HOLDFAST_MAX_LEASES\n",
-        "\nsnapshot-count 10000 # default\n",
+        "\nmax-connections 10000 # default\n",
         "!config-file",
     ];
     check(input, &expected);

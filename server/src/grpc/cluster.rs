@@ -49,6 +49,7 @@ impl Cluster for Session {
             },
         )
         .await
+        .map(Response::new)
     }
 
     async fn member_add(

@@ -2,13 +2,15 @@
 
 use super::{Connection, Session, StreamGuard, errors, lower, off_runtime, raise};
 use crate::metrics::Rpc;
+use crate::node::READ_BUDGET_UNIT_BYTES;
 use holdfast_auth::{Authorized, KeyRange};
+use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::kv_server::Kv;
-use holdfast_proto::{encoded, etcdserverpb as pb};
 use holdfast_tenant::request::{Order, Range};
 use holdfast_tenant::{Answer, Command, Refusal, put_cost, txn_cost, validate_put, validate_txn};
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
@@ -29,7 +31,7 @@ impl Kv for Session {
     async fn range(
         &self,
         request: Request<pb::RangeRequest>,
-    ) -> Result<Response<encoded::RangeResponse>, Status> {
+    ) -> Result<Response<pb::RangeResponse>, Status> {
         self.unary(Rpc::Range, request, async |wire: pb::RangeRequest| {
             let serializable = wire.serializable;
             let range = self.authorize(Rpc::Range, lower::range(wire).map_err(refuse)?)?;
@@ -59,6 +61,7 @@ impl Kv for Session {
             }
         })
         .await
+        .map(Response::new)
     }
 
     async fn delete_range(
@@ -82,6 +85,7 @@ impl Kv for Session {
             },
         )
         .await
+        .map(Response::new)
     }
 
     async fn txn(
@@ -118,6 +122,7 @@ impl Kv for Session {
             Ok(raise::txn(answer, header))
         })
         .await
+        .map(Response::new)
     }
 
     async fn compact(
@@ -148,6 +153,7 @@ impl Kv for Session {
             },
         )
         .await
+        .map(Response::new)
     }
 
     type RangeStreamStream =
@@ -191,15 +197,38 @@ impl Connection {
     async fn read(
         self: &Arc<Self>,
         range: Authorized<Range>,
-    ) -> Result<encoded::RangeResponse, Status> {
+    ) -> Result<Response<pb::RangeResponse>, Status> {
         if !self.is_long(range.request()) {
-            return self.read_now(&range);
+            return self.read_now(&range).map(Response::new);
         }
+        let held = self.hold_memory(range.request()).await?;
         let connection = self.clone();
-        off_runtime(move || connection.read_now(&range)).await?
+        let answer = off_runtime(move || connection.read_now(&range)).await??;
+        let mut response = Response::new(answer);
+        response.extensions_mut().insert(Arc::new(held));
+        Ok(response)
     }
 
-    fn read_now(&self, range: &Authorized<Range>) -> Result<encoded::RangeResponse, Status> {
+    /// Waits until the answer's estimated size fits into the budget that long answers share. One that is larger than the whole
+    /// budget waits until it is alone.
+    async fn hold_memory(&self, range: &Range) -> Result<OwnedSemaphorePermit, Status> {
+        let node = self.node();
+        let keys = self.tenant.keys().max(1) as u64;
+        let rows = if range.limit == 0 {
+            keys
+        } else {
+            keys.min(range.limit)
+        };
+        let bytes = self.tenant.size_bytes() / keys * rows;
+        let units = (bytes / READ_BUDGET_UNIT_BYTES).clamp(1, u64::from(node.read_budget_units));
+        node.read_budget
+            .clone()
+            .acquire_many_owned(units as u32)
+            .await
+            .map_err(|_| errors::failed(holdfast_consensus::Failure::Stopped))
+    }
+
+    fn read_now(&self, range: &Authorized<Range>) -> Result<pb::RangeResponse, Status> {
         let begun = Instant::now();
         let node = self.node();
         let answer = node.tenants.range(&self.tenant, range.request());

@@ -59,6 +59,7 @@ impl Lease for Session {
             },
         )
         .await
+        .map(Response::new)
     }
 
     async fn lease_revoke(
@@ -80,6 +81,7 @@ impl Lease for Session {
             },
         )
         .await
+        .map(Response::new)
     }
 
     type LeaseKeepAliveStream =
@@ -155,6 +157,7 @@ impl Lease for Session {
             },
         )
         .await
+        .map(Response::new)
     }
 
     async fn lease_leases(
@@ -177,6 +180,7 @@ impl Lease for Session {
             },
         )
         .await
+        .map(Response::new)
     }
 }
 

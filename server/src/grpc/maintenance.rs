@@ -68,6 +68,7 @@ impl Maintenance for Session {
             })
         })
         .await
+        .map(Response::new)
     }
 
     async fn status(
@@ -117,6 +118,7 @@ impl Maintenance for Session {
             })
         })
         .await
+        .map(Response::new)
     }
 
     async fn defragment(
@@ -141,6 +143,7 @@ impl Maintenance for Session {
             },
         )
         .await
+        .map(Response::new)
     }
 
     async fn hash(
@@ -156,6 +159,7 @@ impl Maintenance for Session {
             })
         })
         .await
+        .map(Response::new)
     }
 
     async fn hash_kv(
@@ -174,6 +178,7 @@ impl Maintenance for Session {
             })
         })
         .await
+        .map(Response::new)
     }
 
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;

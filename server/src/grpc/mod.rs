@@ -30,7 +30,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Status};
 
 /// A client's connection: who is at the other end, and which tenant it speaks to. Decided once, when it is accepted.
 pub(crate) struct Connection {
@@ -124,7 +124,7 @@ impl Connection {
         rpc: Rpc,
         request: Request<M>,
         call: impl AsyncFnOnce(M) -> Result<T, Status>,
-    ) -> Result<Response<T>, Status> {
+    ) -> Result<T, Status> {
         let begun = Instant::now();
         let metrics = &self.node().metrics;
         metrics.started(rpc);
@@ -148,7 +148,7 @@ impl Connection {
                 "request took long"
             );
         }
-        result.map(Response::new)
+        result
     }
 
     /// Begins a streaming call; the guard counts its end.

@@ -1,7 +1,7 @@
 //! Domain answers to wire answers.
 
-use bytes::{Bytes, BytesMut};
-use holdfast_proto::{encoded, etcdserverpb as pb, mvccpb};
+use bytes::Bytes;
+use holdfast_proto::{etcdserverpb as pb, mvccpb};
 use holdfast_storage::Row;
 use holdfast_tenant::{Alarm, AlarmKind, RangeAnswer, StepAnswer, TxnAnswer};
 use prost::Message;
@@ -34,25 +34,7 @@ pub(crate) fn encode_event(row: &Row, replaced: Option<&Row>) -> Bytes {
     .into()
 }
 
-/// A range's answer with its key-values encoded into one buffer.
-pub(super) fn range(answer: RangeAnswer, header: pb::ResponseHeader) -> encoded::RangeResponse {
-    let key_values: Vec<mvccpb::KeyValue> = answer.rows.into_iter().map(key_value).collect();
-    let sizes: Vec<usize> = key_values.iter().map(Message::encoded_len).collect();
-    let mut buffer = BytesMut::with_capacity(sizes.iter().sum());
-    let mut kvs = Vec::with_capacity(sizes.len());
-    for (key_value, size) in key_values.iter().zip(sizes) {
-        key_value.encode_raw(&mut buffer);
-        kvs.push(buffer.split_to(size).freeze());
-    }
-    encoded::RangeResponse {
-        header: Some(header),
-        kvs,
-        more: answer.more,
-        count: answer.count as i64,
-    }
-}
-
-fn plain_range(answer: RangeAnswer, header: pb::ResponseHeader) -> pb::RangeResponse {
+pub(super) fn range(answer: RangeAnswer, header: pb::ResponseHeader) -> pb::RangeResponse {
     pb::RangeResponse {
         header: Some(header),
         kvs: answer.rows.into_iter().map(key_value).collect(),
@@ -82,7 +64,7 @@ fn step(answer: StepAnswer) -> pb::ResponseOp {
     let response = match answer {
         StepAnswer::Range(answer) => {
             let header = step_header(answer.revision);
-            Response::ResponseRange(plain_range(answer, header))
+            Response::ResponseRange(range(answer, header))
         }
         StepAnswer::Put(answer) => Response::ResponsePut(pb::PutResponse {
             header: Some(step_header(answer.revision)),

@@ -134,7 +134,11 @@ fn a_healthy_member_answers_as_etcd() {
         ("/debug/pprof/", 404, not_found),
         ("/config/local/log", 404, not_found),
     ] {
-        assert_eq!(ask(&probe, "GET", target), (status, body.to_owned()), "{target}");
+        assert_eq!(
+            ask(&probe, "GET", target),
+            (status, body.to_owned()),
+            "{target}"
+        );
     }
 }
 
@@ -215,9 +219,19 @@ fn trouble_is_told() {
 fn only_get_and_for_metrics_head() {
     let probe = Fake::default();
     for method in ["POST", "PUT", "DELETE", "HEAD", "PATCH"] {
-        for page in ["/version", "/health", "/livez", "/readyz/non_learner", "/debug/vars"] {
+        for page in [
+            "/version",
+            "/health",
+            "/livez",
+            "/readyz/non_learner",
+            "/debug/vars",
+        ] {
             let answer = ask(&probe, method, page);
-            assert_eq!(answer, (405, "Method Not Allowed\n".to_owned()), "{method} {page}");
+            assert_eq!(
+                answer,
+                (405, "Method Not Allowed\n".to_owned()),
+                "{method} {page}"
+            );
         }
         assert_eq!(ask(&probe, method, "/nope").0, 404);
     }
@@ -251,7 +265,11 @@ fn variables_are_json() {
     let (status, body) = ask(&Fake::default(), "GET", "/debug/vars");
     assert_eq!(status, 200);
     let values: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-    assert!(values["file_descriptor_limit"].as_u64().is_some_and(|limit| limit > 2));
+    assert!(
+        values["file_descriptor_limit"]
+            .as_u64()
+            .is_some_and(|limit| limit > 2)
+    );
     assert_eq!(values["raft.status"]["lead"], "a");
     assert_eq!(values["raft.status"]["raftState"], "StateLeader");
     assert!(values["cmdline"].is_array());

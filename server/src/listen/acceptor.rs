@@ -203,8 +203,8 @@ impl<F: Fn(usize, Incoming)> Desk<F> {
                 (self.deal)(incoming.permit.worker(), incoming);
             }
             Err(reason) => {
-                drop(stream);
                 self.metrics.connection_refused(reason);
+                drop(stream);
                 if let Some(held_back) = self.refusals.pass(Instant::now()) {
                     tracing::warn!(
                         "remote-addr" = peer.map(tracing::field::display),

@@ -36,7 +36,6 @@ pub(crate) enum ListenError {
 /// The bound and listening sockets of one URL. Connections queue up from now on.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    pub(crate) url: ListenUrl,
     pub(super) listeners: Vec<Listener>,
 }
 
@@ -46,9 +45,10 @@ pub(super) enum Listener {
     Unix(std::os::unix::net::UnixListener, SocketFile),
 }
 
+#[cfg(test)]
 impl Bound {
     /// The TCP addresses, with the port that the system chose for port 0. Empty for a unix socket.
-    pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
+    pub(super) fn local_addrs(&self) -> Vec<SocketAddr> {
         self.listeners
             .iter()
             .filter_map(|listener| match listener {
@@ -105,10 +105,7 @@ pub(super) fn bind_with(url: &ListenUrl, options: Options) -> Result<Bound, List
         }
         Place::Tcp { .. } => return Err(ListenError::HostName { url: url.clone() }),
     };
-    Ok(Bound {
-        url: url.clone(),
-        listeners,
-    })
+    Ok(Bound { listeners })
 }
 
 fn bind_tcp(address: SocketAddr, options: Options) -> io::Result<std::net::TcpListener> {

@@ -13,10 +13,9 @@ mod stream;
 mod throttle;
 
 pub(crate) use acceptor::{Acceptor, AcceptorOptions, Incoming};
-pub(crate) use bind::{Bound, ListenError, bind};
+pub(crate) use bind::bind;
 pub(crate) use handshake::{PendingHandshakes, establish};
-pub(crate) use permit::Permit;
-pub(crate) use stream::{Socket, Stream};
+pub(crate) use stream::Stream;
 
 #[cfg(test)]
 mod tests;

@@ -23,9 +23,10 @@ pub(crate) enum Stream {
     UnixTls(Box<ServerStream<UnixStream>>),
 }
 
+#[cfg(test)]
 impl Stream {
     /// Whether TLS is spoken on it.
-    pub(crate) fn is_tls(&self) -> bool {
+    pub(super) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_) | Self::UnixTls(_))
     }
 }

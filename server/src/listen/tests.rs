@@ -1,4 +1,6 @@
-use super::bind::{Options, bind_with};
+use super::bind::{ListenError, Options, bind_with};
+use super::permit::Permit;
+use super::stream::Socket;
 use super::*;
 use crate::metrics::{Gauges, Metrics};
 use holdfast_certs::{ClientTls, ClientTlsSettings, DevCa, ServerTls, ServerTlsSettings, connect};
@@ -74,8 +76,7 @@ impl Desk {
         let address = bound.local_addrs()[0];
         let (dealer, arrivals) = mpsc::channel();
         let deal = move |worker, incoming| dealer.send((worker, incoming)).expect("receiver");
-        let acceptor =
-            Acceptor::start(vec![bound], options, metrics.clone(), deal).expect("start");
+        let acceptor = Acceptor::start(vec![bound], options, metrics.clone(), deal).expect("start");
         Desk {
             acceptor,
             address,
@@ -110,7 +111,11 @@ fn connections_are_dealt_evenly() {
         assert!(stream.nodelay().expect("nodelay"));
         let error = (&*stream).read(&mut [0]).expect_err("must not block");
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        assert!(clients.iter().any(|client| client.local_addr().ok() == incoming.peer));
+        assert!(
+            clients
+                .iter()
+                .any(|client| client.local_addr().ok() == incoming.peer)
+        );
     }
     assert_eq!(value(&desk.metrics, "holdfast_connections_open"), Some(6.0));
     drop(arrivals);
@@ -162,7 +167,8 @@ fn a_stopped_acceptor_lets_go_of_its_port() {
 
 #[test]
 fn localhost_is_both_families_on_one_port() {
-    let bound = bind_with(&tcp(Host::Name("localhost".to_owned())), Options::default()).expect("bind");
+    let bound =
+        bind_with(&tcp(Host::Name("localhost".to_owned())), Options::default()).expect("bind");
     let addresses = bound.local_addrs();
     assert_eq!(addresses[0].ip().to_string(), "127.0.0.1");
     if let Some(v6) = addresses.get(1) {
@@ -345,7 +351,9 @@ fn cve_2026_73500_silent_sockets_do_not_delay_a_good_client() {
     let good = std::thread::spawn(move || {
         client_runtime().block_on(async {
             let stream = TcpStream::connect(address).await.expect("connect");
-            let mut stream = connect(&client, "localhost", stream).await.expect("handshake");
+            let mut stream = connect(&client, stream, "localhost")
+                .await
+                .expect("handshake");
             let mut byte = [0];
             stream.read_exact(&mut byte).await.expect("read");
             byte[0]
@@ -359,12 +367,16 @@ fn cve_2026_73500_silent_sockets_do_not_delay_a_good_client() {
             break established;
         }
     };
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begin.elapsed()
+    );
     assert!(stream.is_tls());
     let identity = identity.expect("certificate");
     assert_eq!(identity.common_name.as_deref(), Some("root"));
     // The stream belongs to the worker's runtime, which drives it from any thread.
-    futures::executor::block_on(async {
+    client_runtime().block_on(async {
         let mut stream = stream;
         stream.write_all(b"k").await.expect("write");
         stream.flush().await.expect("flush");
@@ -420,7 +432,7 @@ fn the_wrong_language_is_recognised() {
     let confused = std::thread::spawn(move || {
         client_runtime().block_on(async {
             let stream = TcpStream::connect(address).await.expect("connect");
-            connect(&client, "localhost", stream).await.map(drop)
+            connect(&client, stream, "localhost").await.map(drop)
         })
     });
     jobs.send(desk.next().1).expect("worker");
@@ -432,10 +444,14 @@ fn the_wrong_language_is_recognised() {
     let mut plain = desk.client();
     plain.write_all(b"PRI").expect("write");
     jobs.send(desk.next().1).expect("worker");
-    let (mut stream, identity, _permit) =
-        results.recv_timeout(PATIENCE).expect("result").expect("connection");
+    let (mut stream, identity, _permit) = results
+        .recv_timeout(PATIENCE)
+        .expect("result")
+        .expect("connection");
     assert!(!stream.is_tls() && identity.is_none());
     let mut read = [0; 3];
-    futures::executor::block_on(stream.read_exact(&mut read)).expect("read");
+    client_runtime()
+        .block_on(stream.read_exact(&mut read))
+        .expect("read");
     assert_eq!(&read, b"PRI");
 }

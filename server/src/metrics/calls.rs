@@ -128,7 +128,8 @@ mod tests {
         for (number, name) in CODES.iter().enumerate() {
             let code = Code::from_i32(number as i32);
             assert_eq!(code as i32 as usize, number);
-            let known = format!("{code:?}");
+            // tonic and grpc-go spell one of them differently.
+            let known = format!("{code:?}").replace("Cancelled", "Canceled");
             assert!(known.eq_ignore_ascii_case(name), "{known} {name}");
         }
     }

@@ -12,7 +12,7 @@ mod render;
 mod rpc;
 mod series;
 
-pub(crate) use process::{fd_limit, open_fds};
+pub(crate) use process::fd_limit;
 pub(crate) use render::Gauges;
 pub(crate) use rpc::Rpc;
 
@@ -55,8 +55,6 @@ pub(crate) struct Metrics {
 
     proposals_failed: IntCounter,
     slow_applies: IntCounter,
-    slow_read_indexes: IntCounter,
-    read_indexes_failed: IntCounter,
     health_success: IntCounter,
     health_failures: IntCounter,
     health_check: IntGaugeVec,
@@ -151,14 +149,6 @@ impl Metrics {
             slow_applies: r.counter(
                 "etcd_server_slow_apply_total",
                 "Entries whose application took longer than --warning-apply-duration.",
-            ),
-            slow_read_indexes: r.counter(
-                "etcd_server_slow_read_indexes_total",
-                "Linearizable reads that waited long for their turn.",
-            ),
-            read_indexes_failed: r.counter(
-                "etcd_server_read_indexes_failed_total",
-                "Linearizable reads that could not be made linearizable.",
             ),
             health_success: r.counter(
                 "etcd_server_health_success",
@@ -272,16 +262,6 @@ impl Metrics {
         self.range_duration
             .with_label_values(&[success])
             .observe(took.as_secs_f64());
-    }
-
-    /// A linearizable read waited long for its turn.
-    pub(crate) fn slow_read_index(&self) {
-        self.slow_read_indexes.inc();
-    }
-
-    /// A read could not be made linearizable.
-    pub(crate) fn read_index_failed(&self) {
-        self.read_indexes_failed.inc();
     }
 
     /// A proposal failed.

@@ -39,7 +39,7 @@ impl Process {
 }
 
 /// File descriptors that are open.
-pub(crate) fn open_fds() -> Option<u64> {
+fn open_fds() -> Option<u64> {
     // One of them is the directory that is being read.
     let entries = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
     Some(entries.saturating_sub(1))

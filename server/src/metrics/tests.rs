@@ -53,9 +53,7 @@ const EXPORTED: &[(&str, &str)] = &[
     ("etcd_server_proposals_pending", "gauge"),
     ("etcd_server_quota_backend_bytes", "gauge"),
     ("etcd_server_range_duration_seconds", "histogram"),
-    ("etcd_server_read_indexes_failed_total", "counter"),
     ("etcd_server_slow_apply_total", "counter"),
-    ("etcd_server_slow_read_indexes_total", "counter"),
     ("etcd_server_version", "gauge"),
     ("grpc_server_handled_total", "counter"),
     ("grpc_server_handling_seconds", "histogram"),
@@ -130,16 +128,25 @@ fn calls_have_all_series_from_the_start() {
     let text = Metrics::new(false).render(&gauges());
     let found = series(&text);
     let labels = r#"grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream""#;
-    assert_eq!(found[&format!("grpc_server_started_total{{{labels}}}")], 0.0);
+    assert_eq!(
+        found[&format!("grpc_server_started_total{{{labels}}}")],
+        0.0
+    );
     for code in ["OK", "Unavailable", "Unauthenticated"] {
         let name = format!("grpc_server_handled_total{{grpc_code=\"{code}\",{labels}}}");
         assert_eq!(found[&name], 0.0);
     }
-    let handled = found.keys().filter(|name| name.starts_with("grpc_server_handled_total"));
+    let handled = found
+        .keys()
+        .filter(|name| name.starts_with("grpc_server_handled_total"));
     assert_eq!(handled.count(), Rpc::ALL.len() * 17);
     assert!(!text.contains("grpc_server_handling_seconds"));
     // Nothing is said of peers, of which there are none, and of what has not happened.
-    for absent in ["etcd_network_peer", "etcd_server_client_requests_total", "_go_"] {
+    for absent in [
+        "etcd_network_peer",
+        "etcd_server_client_requests_total",
+        "_go_",
+    ] {
         assert!(!text.contains(absent), "{absent}");
     }
 }
@@ -154,18 +161,29 @@ fn buckets_are_etcds() {
     metrics.handled(Rpc::Put, Code::Unavailable, Duration::from_millis(7));
     let found = series(&metrics.render(&gauges()));
     let fsync = "etcd_disk_wal_fsync_duration_seconds";
-    for (bound, count) in [("0.001", 0.0), ("0.002", 1.0), ("8.192", 1.0), ("+Inf", 1.0)] {
+    for (bound, count) in [
+        ("0.001", 0.0),
+        ("0.002", 1.0),
+        ("8.192", 1.0),
+        ("+Inf", 1.0),
+    ] {
         assert_eq!(found[&format!("{fsync}_bucket{{le=\"{bound}\"}}")], count);
     }
     let buckets = |name: &str| {
         let prefix = format!("{name}_bucket{{");
-        found.keys().filter(|series| series.starts_with(&prefix)).count()
+        found
+            .keys()
+            .filter(|series| series.starts_with(&prefix))
+            .count()
     };
     assert_eq!(buckets(fsync), 14 + 1);
     assert_eq!(buckets("etcd_disk_backend_commit_duration_seconds"), 14 + 1);
     assert_eq!(found["etcd_disk_wal_write_bytes_total"], 128.0);
     let put = r#"grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
-    assert_eq!(found[&format!("grpc_server_handled_total{{grpc_code=\"Unavailable\",{put}}}")], 1.0);
+    assert_eq!(
+        found[&format!("grpc_server_handled_total{{grpc_code=\"Unavailable\",{put}}}")],
+        1.0
+    );
     for (bound, count) in [("0.005", 0.0), ("0.01", 1.0), ("10", 1.0)] {
         let name = format!("grpc_server_handling_seconds_bucket{{{put},le=\"{bound}\"}}");
         assert_eq!(found[&name], count);
@@ -189,7 +207,10 @@ fn applied_commands_are_counted_by_kind() {
     let nested = TxnAnswer {
         revision: 2,
         succeeded: true,
-        steps: vec![StepAnswer::Put(put()), StepAnswer::Range(Default::default())],
+        steps: vec![
+            StepAnswer::Put(put()),
+            StepAnswer::Range(Default::default()),
+        ],
     };
     let outcomes = [
         Ok(Answer::Put(put())),
@@ -244,7 +265,10 @@ fn scraped_values_follow_the_node() {
     assert_eq!(found[r#"etcd_server_id{server_id="cafe"}"#], 1.0);
     assert_eq!(found[r#"etcd_cluster_version{cluster_version="3.8"}"#], 1.0);
     assert!(!text.contains("\"3.7\"") && !text.contains("NOSPACE"));
-    assert_eq!(found["etcd_server_quota_backend_bytes"], f64::from(1u32 << 31));
+    assert_eq!(
+        found["etcd_server_quota_backend_bytes"],
+        f64::from(1u32 << 31)
+    );
     assert!(found["process_resident_memory_bytes"] > 0.0);
     // A look at an older state does not make the counter go back.
     let found = series(&metrics.render(&gauges()));

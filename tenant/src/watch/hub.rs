@@ -246,10 +246,7 @@ impl Hub {
         } else {
             request.start
         };
-        let index = self
-            .free
-            .pop()
-            .unwrap_or_else(|| (self.watches.len()) as u32);
+        let index = self.free.pop().unwrap_or(self.watches.len() as u32);
         stream.watches.insert(request.id, index);
         let watch = Watch {
             stream: stream_id,

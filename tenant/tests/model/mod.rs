@@ -1,5 +1,7 @@
 //! One etcd, as naive as it gets: every row ever written stands in a list, and every question is answered by going through it.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use holdfast_auth::KeyRange;
 use holdfast_storage::{Revision, Row};
 use holdfast_tenant::request::{
