@@ -2,7 +2,7 @@
 //! got with removing what was compacted.
 
 use crate::answer::Refusal;
-use crate::state::{Tenant, Tenants};
+use crate::state::{Tenant, Tenants, of_the_present};
 use holdfast_storage::{Revision, Row};
 
 /// A checksum and what it covers.
@@ -28,6 +28,10 @@ impl Tenants {
     /// [`Refusal::Compacted`] and [`Refusal::FutureRevision`] for a revision that is not there, [`Refusal::Storage`] when rows cannot
     /// be read.
     pub fn hash_kv(&self, tenant: &Tenant, revision: i64) -> Result<KvHash, Refusal> {
+        of_the_present(revision == 0, || self.hash_once(tenant, revision))
+    }
+
+    fn hash_once(&self, tenant: &Tenant, revision: i64) -> Result<KvHash, Refusal> {
         let snapshot = self.snapshot(tenant);
         let until = if revision == 0 {
             snapshot.revision()

@@ -237,26 +237,22 @@ impl Tenants {
     /// [`Refusal`] for a compacted or future revision, or when the store cannot be read.
     pub fn range(&self, tenant: &Tenant, range: &Range) -> Result<RangeAnswer, Refusal> {
         if read::needs_rows(range) || is_long(range) {
-            let snapshot = tenant.mvcc.read().snapshot();
-            return self.range_in(tenant.id, &snapshot, range);
+            return of_the_present(range.revision <= 0, || {
+                self.range_in(tenant.id, &self.snapshot(tenant), range)
+            });
         }
         // Short reads go without a snapshot, which would make the next writes copy what they change.
         let rows = self.committed(tenant.id);
-        let mut attempts = 0;
-        loop {
+        of_the_present(range.revision <= 0, || {
             let selection = {
                 let mvcc = tenant.mvcc.read();
                 let at = read::revision_to_read(range, mvcc.view())?;
                 read::select(mvcc.view(), &rows, range, at)?
             };
             let oldest = selection.oldest().unwrap_or(i64::MAX);
-            attempts += 1;
-            match selection.fetch(&rows, range.keys_only) {
-                // Overwritten and compacted between the two steps: what is current by now answers as well.
-                Err(Refusal::Storage(_)) if tenant.compacted() > oldest && attempts < 4 => {}
-                other => return other,
-            }
-        }
+            let answer = selection.fetch(&rows, range.keys_only);
+            self.explain(tenant.id, oldest, answer)
+        })
     }
 
     /// A snapshot of a tenant's index: the state as it is now, for reading piece by piece.
@@ -285,7 +281,6 @@ impl Tenants {
     /// # Errors
     /// As [`Tenants::range`].
     pub fn read_txn(&self, tenant: &Tenant, txn: &Txn) -> Result<TxnAnswer, Refusal> {
-        let snapshot = self.snapshot(tenant);
         let rows = self.committed(tenant.id);
         let oldest = txn
             .arms()
@@ -293,10 +288,12 @@ impl Tenants {
                 Op::Range(range) if range.revision > 0 => Some(range.revision),
                 _ => None,
             })
-            .min()
-            .unwrap_or(snapshot.revision());
-        let answer = txn::read_only(snapshot.view(), &rows, txn);
-        self.explain(tenant.id, oldest, answer)
+            .min();
+        of_the_present(oldest.is_none(), || {
+            let snapshot = self.snapshot(tenant);
+            let answer = txn::read_only(snapshot.view(), &rows, txn);
+            self.explain(tenant.id, oldest.unwrap_or(snapshot.revision()), answer)
+        })
     }
 
     /// A row that vanished while it was read was compacted, if the mark has passed the revision that was read at.
@@ -324,6 +321,24 @@ impl Tenants {
             tenant,
         }
     }
+}
+
+/// How often a read of the present begins anew.
+const PRESENT_ATTEMPTS: usize = 16;
+
+/// Runs a read. What it was about to read may be overwritten, compacted and removed meanwhile; if it did not ask for a certain
+/// revision, what is current by then answers it as well, and it has no use for an error about compaction.
+pub(crate) fn of_the_present<T>(
+    is_present: bool,
+    read: impl Fn() -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    for _ in 1..PRESENT_ATTEMPTS {
+        match read() {
+            Err(Refusal::Compacted) if is_present => {}
+            other => return other,
+        }
+    }
+    read()
 }
 
 /// Most keys that a range looks at under the index's lock: some ten microseconds.

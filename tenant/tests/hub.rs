@@ -727,7 +727,7 @@ fn run(steps: Vec<Step>) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 250,
+        cases: 150,
         rng_seed: RngSeed::Fixed(20_261_120),
         failure_persistence: None,
         max_shrink_iters: 2_000,
@@ -910,6 +910,7 @@ fn a_large_answer_is_split_for_those_who_asked() {
             ..watch(KeyRange::All)
         },
     );
+    world.step();
     let success = (0..9)
         .map(|n| Op::Put(put_of(&format!("k{n}"), "value")))
         .collect();
@@ -956,6 +957,7 @@ fn a_flooded_inbox_loses_no_event() {
             ..watch(KeyRange::All)
         },
     );
+    world.step();
     world.apply(&[put("a", "first")]);
     world.step();
     world.streams[1].sink.give_room(0);

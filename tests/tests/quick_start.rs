@@ -8,7 +8,7 @@
     reason = "test code: a panic is the report of a failure"
 )]
 
-use holdfast_tests::{Log, holdfast_only, server_binary};
+use holdfast_tests::{Log, eventually, holdfast_only, server_binary};
 use std::{
     env,
     net::TcpListener,
@@ -66,6 +66,14 @@ async fn the_printed_lines_work() {
     let _running = Running(child);
     let ready = log.wait_after(0, "ready to serve client requests", Duration::from_secs(60));
     assert!(ready.is_some(), "{}", log.tail(30));
+    let last = shown.wait_after(0, "holdfastctl", Duration::from_secs(10));
+    assert!(last.is_some(), "no lines to copy: {:?}", shown.lines());
+    eventually(Duration::from_secs(10), "all lines", || async {
+        let copied = |line: &String| line.contains("etcdctl ") || line.contains("holdfastctl ");
+        let found = shown.lines().iter().filter(|line| copied(line)).count();
+        (found >= 6).then_some(())
+    })
+    .await;
     let lines = |program: &str| -> Vec<String> {
         let both = shown.lines().into_iter().chain(log.lines());
         both.map(|line| line.trim().to_owned())

@@ -357,3 +357,26 @@ async fn count_only_answers_with_nothing_but_the_count() {
         .with_revision(3);
     assert_eq!(client.get("", Some(past)).await.unwrap().count(), 2);
 }
+
+#[tokio::test]
+async fn rows_that_are_equal_to_a_sort_stay_in_key_order() {
+    let server = Server::start();
+    let raw = server.raw().await;
+    fill(&raw, &[("b", "1"), ("a", "1"), ("c", "1"), ("c", "1")]).await;
+    use order::{SortOrder as Order, SortTarget as Target};
+    let sorted = |sort_order: Order, sort_target: Target| pb::RangeRequest {
+        sort_order: sort_order.into(),
+        sort_target: sort_target.into(),
+        ..everything()
+    };
+    // etcd's sort is not stable, but for up to twelve rows it is, in both directions.
+    for (order, target, expected) in [
+        (Order::Ascend, Target::Version, ["a", "b", "c"]),
+        (Order::Descend, Target::Version, ["c", "a", "b"]),
+        (Order::Ascend, Target::Value, ["a", "b", "c"]),
+        (Order::Descend, Target::Value, ["a", "b", "c"]),
+    ] {
+        let answer = raw.range(sorted(order, target)).await.unwrap();
+        assert_eq!(keys(&answer), expected, "{order:?} {target:?}");
+    }
+}

@@ -76,7 +76,7 @@ rows! {
     MemoryBudgetBytes = Row::new(Holdfast, "memory-budget-bytes", Int(16 * MIB, MAX), "1073741824",
         "Memory that the answers to long ranges may hold together; more of them wait.")
         .unit("bytes");
-    ValueCacheBytes = Row::new(Holdfast, "value-cache-bytes", Int(0, MAX), "67108864",
+    ValueCacheBytes = Row::new(Holdfast, "value-cache-bytes", Int(0, MAX), "33554432",
         "Memory for recently used values; others are read from the store.").unit("bytes");
     ClientCertAllowedCn = Row::new(Holdfast, "client-cert-allowed-cn", List, "",
         "Common names that a client certificate may have; empty allows all.")
@@ -133,7 +133,8 @@ rows! {
     MaxConcurrentStreams = Row::new(Member, "max-concurrent-streams", Int(1, u32::MAX as i64), "4294967295",
         "Streams that one client connection may have open.");
     GrpcKeepaliveMinTime = Row::new(Member, "grpc-keepalive-min-time", Time(0, EVER), "5s",
-        "Least time between two pings of a client.");
+        "Least time between two pings of a client.")
+        .standing(Ignored("pings are answered at a bounded cost, however many come"));
     GrpcKeepaliveInterval = Row::new(Member, "grpc-keepalive-interval", Time(0, EVER), "2h",
         "Idle time after which the server pings a client; 0 turns it off.");
     GrpcKeepaliveTimeout = Row::new(Member, "grpc-keepalive-timeout", Time(0, EVER), "20s",
@@ -358,7 +359,8 @@ rows! {
         .standing(Ignored(NO_TRACES));
 
     FeatureGates = Row::new(Maintenance, "feature-gates", Text, "",
-        "Feature gates to set: Name=true,Name=false; AllAlpha and AllBeta set a whole stage.");
+        "Feature gates to set: Name=true,Name=false; AllAlpha and AllBeta set a whole stage. \
+         They are shown in the metrics; none changes what this server does.");
     CorruptCheckTime = Row::new(Maintenance, "corrupt-check-time", Time(0, EVER), "0s",
         "Time between comparisons of the members' data; 0 turns them off.")
         .older(&["experimental-corrupt-check-time"])

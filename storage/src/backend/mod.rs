@@ -64,7 +64,7 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
         StoreOptions {
-            cache_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
             block_cache_bytes: 16 << 20,
             memtable_bytes: 16 << 20,
             journal_bytes: 64 << 20,

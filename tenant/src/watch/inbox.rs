@@ -54,8 +54,10 @@ pub enum Message {
 /// Transactions that may wait for the hub. Beyond it they are forgotten here, and the watches catch up from the store: a burst of
 /// writes costs neither memory nor the writers' time.
 const BACKLOG_MAX: usize = 16_384;
+/// Bytes of changes that may wait for the hub: a few large values hold as much memory as many small ones.
+const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
-/// The hub's queue. Transactions are bounded by [`BACKLOG_MAX`]; a stream's requests are read only while its sink has room.
+/// The hub's queue. Transactions are bounded by [`BACKLOG_MAX`] and [`BACKLOG_BYTES_MAX`]; a stream's requests are read only while its sink has room.
 #[derive(Default)]
 pub struct Inbox {
     queue: Mutex<Queue>,
@@ -66,6 +68,7 @@ pub struct Inbox {
 struct Queue {
     messages: Vec<Message>,
     transactions: usize,
+    bytes: usize,
     overflowed: bool,
     watches: usize,
     behind: usize,
@@ -93,14 +96,24 @@ pub(super) struct Taken {
 impl Inbox {
     /// Adds a message and wakes the hub.
     pub fn push(&self, message: Message) {
+        let (count, bytes) = match &message {
+            Message::Applied(transactions) => {
+                let events = transactions.iter().flat_map(|t| &t.events);
+                let bytes = events.map(|event| event.row.key.len() + event.row.value.len());
+                (transactions.len(), bytes.sum())
+            }
+            _ => (0, 0),
+        };
         let mut queue = self.queue.lock();
-        if let Message::Applied(transactions) = &message {
-            if queue.transactions > BACKLOG_MAX {
+        if count > 0 {
+            if queue.transactions > BACKLOG_MAX || queue.bytes > BACKLOG_BYTES_MAX {
                 queue.messages.retain(|m| !matches!(m, Message::Applied(_)));
                 queue.transactions = 0;
+                queue.bytes = 0;
                 queue.overflowed = true;
             }
-            queue.transactions += transactions.len();
+            queue.transactions += count;
+            queue.bytes += bytes;
         }
         let was_empty = queue.messages.is_empty();
         queue.messages.push(message);
@@ -126,6 +139,7 @@ impl Inbox {
         queue.watches = watches;
         queue.behind = behind;
         queue.transactions = 0;
+        queue.bytes = 0;
         Taken {
             messages: std::mem::take(&mut queue.messages),
             overflowed: std::mem::take(&mut queue.overflowed),

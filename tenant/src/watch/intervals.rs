@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use holdfast_auth::KeyRange;
+use std::hash::{BuildHasher, RandomState};
 
 type Link = Option<u32>;
 
@@ -24,6 +25,9 @@ pub(super) struct Intervals {
     nodes: Vec<Node>,
     free: Vec<u32>,
     root: Link,
+    /// Where priorities come from. Nobody can foresee them: whoever chose keys to suit them would line the tree up. The shape
+    /// of the tree is seen in no answer.
+    chance: RandomState,
 }
 
 impl Intervals {
@@ -34,7 +38,7 @@ impl Intervals {
             start,
             end,
             id,
-            priority: scatter(u64::from(id)),
+            priority: self.chance.hash_one(id),
             left: None,
             right: None,
         };
@@ -170,18 +174,42 @@ fn interval(keys: &KeyRange) -> (Bytes, Option<Bytes>) {
     }
 }
 
-/// splitmix64: spreads consecutive ids, so that the treap stays balanced in whatever order watchers come.
-fn scatter(id: u64) -> u64 {
-    let mut z = id.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn depth(tree: &Intervals) -> usize {
+        let mut deepest = 0;
+        let mut pending = vec![(tree.root, 1)];
+        while let Some((link, depth)) = pending.pop() {
+            let Some(at) = link else { continue };
+            deepest = deepest.max(depth);
+            let node = &tree.nodes[at as usize];
+            pending.push((node.left, depth + 1));
+            pending.push((node.right, depth + 1));
+        }
+        deepest
+    }
+
+    /// Clients choose the keys, and ids are given out in order: whoever could tell a watch's priority could line the tree up, and a
+    /// walk down a long line ends the stack.
+    #[test]
+    fn chosen_keys_do_not_line_the_tree_up() {
+        // splitmix64, a likely choice for a fixed mixing function.
+        let mix = |id: u64| {
+            let mut z = id.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        let mut tree = Intervals::default();
+        for id in 0..2_000u32 {
+            let start = Bytes::copy_from_slice(&mix(u64::from(id)).to_be_bytes());
+            tree.insert(&KeyRange::From(start), id);
+        }
+        assert!(depth(&tree) < 100, "{} deep", depth(&tree));
+    }
 
     proptest! {
         #[test]
