@@ -32,8 +32,13 @@ pub const POLICIES: &[(&str, Policy)] = &[
     ("/etcdserverpb.Lease/LeaseTimeToLive", Policy::KeyScoped),
     ("/etcdserverpb.Maintenance/Alarm", Policy::Authenticated),
     ("/etcdserverpb.Maintenance/Defragment", Policy::TenantAdmin),
+    ("/etcdserverpb.Maintenance/Downgrade", Policy::PlatformAdmin),
     ("/etcdserverpb.Maintenance/Hash", Policy::TenantAdmin),
     ("/etcdserverpb.Maintenance/HashKV", Policy::TenantAdmin),
+    (
+        "/etcdserverpb.Maintenance/MoveLeader",
+        Policy::PlatformAdmin,
+    ),
     ("/etcdserverpb.Maintenance/Snapshot", Policy::TenantAdmin),
     ("/etcdserverpb.Maintenance/Status", Policy::Authenticated),
     ("/etcdserverpb.Watch/Watch", Policy::KeyScoped),

@@ -28,11 +28,7 @@ struct Signal {
 impl Compaction {
     pub(crate) fn new() -> Compaction {
         Compaction {
-            signal: Mutex::new(Signal {
-                // What an earlier process left unfinished.
-                asked: true,
-                stopped: false,
-            }),
+            signal: Mutex::default(),
             asked: Condvar::new(),
             removed: watch::Sender::new(HashMap::new()),
         }

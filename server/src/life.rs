@@ -210,6 +210,8 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
         .build()?;
     let result = runtime.block_on(async {
         lead(&node, &mut failures).await?;
+        // What an earlier process marked and did not remove, replayed compactions included.
+        node.compaction.requested();
         let shared = Arc::new(Shared {
             probe: Arc::new(NodeProbe::new(node.clone())),
             node: node.clone(),

@@ -74,6 +74,10 @@ impl Router {
             .node()
             .metrics
             .client_request(rpc, version.map(http::HeaderValue::as_bytes));
+        if version.is_some_and(|version| version.to_str().is_err()) {
+            let status = tonic::Status::invalid_argument("etcdserver: invalid client api version");
+            return Box::pin(std::future::ready(Ok(status.into_http())));
+        }
         let request = request.map(Body::new);
         macro_rules! to {
             ($service:ident) => {{
@@ -204,8 +208,6 @@ mod tests {
         "etcdserverpb.Cluster/MemberPromote",
         "etcdserverpb.Cluster/MemberRemove",
         "etcdserverpb.Cluster/MemberUpdate",
-        "etcdserverpb.Maintenance/Downgrade",
-        "etcdserverpb.Maintenance/MoveLeader",
         "v3electionpb.Election/",
         "v3lockpb.Lock/",
     ];

@@ -17,3 +17,35 @@ pub(crate) fn text() -> String {
         std::env::consts::ARCH
     )
 }
+
+/// Reads `major.minor` or `major.minor.patch`, as etcd's downgrade does.
+pub(crate) fn minor(text: &str) -> Option<(u64, u64)> {
+    let mut parts = text.split('.');
+    let major = parts.next()?.parse().ok()?;
+    let minor = parts.next()?.parse().ok()?;
+    if let Some(patch) = parts.next() {
+        patch.parse::<u64>().ok()?;
+    }
+    parts.next().is_none().then_some((major, minor))
+}
+
+/// The release below the cluster's, the only one that a downgrade may aim at.
+pub(crate) fn below_cluster() -> Option<(u64, u64)> {
+    let (major, minor) = minor(CLUSTER)?;
+    Some((major, minor.checked_sub(1)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_etcd_reads_them() {
+        assert_eq!(minor("3.6"), Some((3, 6)));
+        assert_eq!(minor("3.6.0"), Some((3, 6)));
+        for bad in ["", "three", "3", "3.", "3.6.x", "3.6.0.1", "v3.6"] {
+            assert_eq!(minor(bad), None, "{bad}");
+        }
+        assert_eq!(below_cluster(), Some((3, 6)));
+    }
+}

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use holdfast_auth::KeyRange;
 use holdfast_storage::mvcc::{KeySpan, Version, View};
 use holdfast_storage::{Revision, Row};
+use std::cmp::Ordering;
 
 /// Where rows are read from.
 pub(crate) trait Rows {
@@ -223,31 +224,29 @@ fn bare(key: &[u8], version: &Version) -> Row {
     }
 }
 
-/// Sorts; gives the rows where it had to read them.
+/// Sorts, keeping the key order of equals, as etcd does; gives the rows where it had to read them.
 fn sort(
     rows: &dyn Rows,
-    found: &mut Vec<(&[u8], Version)>,
+    found: &mut [(&[u8], Version)],
     target: SortTarget,
     descending: bool,
 ) -> Result<Option<Vec<Row>>, Refusal> {
+    let direct = |order: Ordering| if descending { order.reverse() } else { order };
+    let mut by = |number: fn(&Version) -> i64| {
+        found.sort_by(|a, b| direct(number(&a.1).cmp(&number(&b.1))));
+    };
     match target {
-        SortTarget::Key => found.sort_by(|a, b| a.0.cmp(b.0)),
-        SortTarget::Version => found.sort_by_key(|(_, version)| version.version),
-        SortTarget::Create => found.sort_by_key(|(_, version)| version.create_revision),
-        SortTarget::Mod => found.sort_by_key(|(_, version)| version.modified.main),
+        SortTarget::Key => found.sort_by(|a, b| direct(a.0.cmp(b.0))),
+        SortTarget::Version => by(|version| version.version),
+        SortTarget::Create => by(|version| version.create_revision),
+        SortTarget::Mod => by(|version| version.modified.main),
         SortTarget::Value => {
             let revisions: Vec<Revision> =
                 found.iter().map(|(_, version)| version.modified).collect();
             let mut values = rows.fetch(&revisions)?;
-            values.sort_by(|a, b| a.value.cmp(&b.value));
-            if descending {
-                values.reverse();
-            }
+            values.sort_by(|a, b| direct(a.value.cmp(&b.value)));
             return Ok(Some(values));
         }
-    }
-    if descending {
-        found.reverse();
     }
     Ok(None)
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod model;
+mod strategies;
 
 use bytes::Bytes;
 use holdfast_auth::KeyRange;
@@ -10,20 +11,20 @@ use holdfast_storage::lease::Millis;
 use holdfast_storage::mvcc::Snapshot;
 use holdfast_storage::{Change, LogPosition, Revision, Row, TenantId};
 use holdfast_tenant::request::{
-    Compare, DeleteRange, Op, Operand, Order, Put, Range, Relation, RevisionFilter, SortTarget, Txn,
+    DeleteRange, Op, Order, Put, Range, RevisionFilter, SortTarget, Txn,
 };
 use holdfast_tenant::{
-    Alarm, AlarmKind, Answer, Command, Machine, MachineOptions, Outcome, ROW_OVERHEAD_BYTES,
-    Refusal, Tenant, validate_put, validate_txn,
+    Answer, Command, Machine, MachineOptions, Outcome, ROW_OVERHEAD_BYTES, Refusal, Tenant,
+    validate_put, validate_txn,
 };
 use model::Model;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::sync::Arc;
+use strategies::{LEASES, command, compare, op, range, revision, txn_of};
 
 const TENANTS: [TenantId; 2] = [TenantId::DEFAULT, TenantId(7)];
-const LEASES: [i64; 6] = [1, 2, 3, -4, i64::MIN, i64::MAX];
 
 fn store_options() -> StoreOptions {
     StoreOptions {
@@ -48,6 +49,8 @@ struct Node {
     dir: tempfile::TempDir,
     machine: Option<Machine>,
     log: Vec<(Bytes, Vec<Outcome>)>,
+    /// Tenants with rows that left the index and not the store. Rows go in order, so that no more may go before a restart.
+    undropped: Vec<TenantId>,
 }
 
 impl Node {
@@ -65,6 +68,7 @@ impl Node {
             dir,
             machine: None,
             log: Vec::new(),
+            undropped: Vec::new(),
         };
         node.restart();
         node
@@ -96,6 +100,7 @@ impl Node {
     /// The process ends; what was not persisted is replayed from the log, with the same answers.
     fn restart(&mut self) {
         self.machine = None;
+        self.undropped.clear();
         let (store, opened) = Store::open(self.dir.path(), store_options()).unwrap();
         assert_eq!(opened.recovered, None);
         let store = Arc::new(store);
@@ -121,7 +126,10 @@ impl Node {
         let tenant = self.tenant(id);
         let (dropped, done) = tenant.prune(max);
         assert!(dropped.len() <= max);
-        if drop_rows && !dropped.is_empty() {
+        if !drop_rows {
+            self.undropped.push(id);
+        }
+        if !self.undropped.contains(&id) && !dropped.is_empty() {
             let store = self.machine().tenants().store().clone();
             let mut rows = Vec::new();
             store.get_many(id, &dropped, &mut rows).unwrap();
@@ -207,188 +215,6 @@ fn check_state(node: &Node, id: TenantId, model: &Model) {
     check_hash(node, id, model, 0);
 }
 
-fn key() -> impl Strategy<Value = Bytes> {
-    prop_oneof![
-        8 => prop::sample::select(vec!["a", "b", "c", "d", "aa", "ab", "ba", "ca"]).prop_map(Bytes::from),
-        1 => prop::sample::select(vec![&b"\0"[..], b"\xff\xff", b"b\0"]).prop_map(Bytes::from),
-    ]
-}
-
-fn value() -> impl Strategy<Value = Bytes> {
-    vec(b'x'..=b'z', 0..3).prop_map(Bytes::from)
-}
-
-fn keys() -> impl Strategy<Value = KeyRange> {
-    prop_oneof![
-        4 => key().prop_map(KeyRange::Point),
-        4 => (key(), key()).prop_map(|(start, end)| KeyRange::Span { start, end }),
-        1 => key().prop_map(KeyRange::From),
-        1 => Just(KeyRange::All),
-    ]
-}
-
-fn lease() -> impl Strategy<Value = i64> {
-    prop_oneof![30 => Just(0i64), 12 => prop::sample::select(LEASES.to_vec()), 1 => any::<i64>()]
-}
-
-fn revision() -> impl Strategy<Value = i64> {
-    prop_oneof![
-        6 => Just(0i64),
-        8 => -2..40i64,
-        1 => prop::sample::select(vec![i64::MIN, i64::MAX]),
-    ]
-}
-
-/// See [`near`].
-fn compacted() -> impl Strategy<Value = i64> {
-    prop_oneof![
-        1 => Just(0i64),
-        12 => 1..20i64,
-        1 => prop::sample::select(vec![i64::MIN, -1, i64::MAX]),
-    ]
-}
-
-fn put() -> impl Strategy<Value = Put> {
-    (
-        key(),
-        value(),
-        lease(),
-        any::<bool>(),
-        prop_oneof![20 => Just(0), 3 => 1..4],
-    )
-        .prop_map(|(key, value, lease, previous, keep)| {
-            let (keep_value, keep_lease) = (keep & 1 != 0, keep & 2 != 0);
-            Put {
-                key,
-                value: if keep_value { Bytes::new() } else { value },
-                lease: if keep_lease { 0 } else { lease },
-                previous,
-                keep_value,
-                keep_lease,
-            }
-        })
-}
-
-fn delete() -> impl Strategy<Value = DeleteRange> {
-    (keys(), any::<bool>()).prop_map(|(keys, previous)| DeleteRange { keys, previous })
-}
-
-fn target() -> impl Strategy<Value = SortTarget> {
-    prop::sample::select(vec![
-        SortTarget::Key,
-        SortTarget::Version,
-        SortTarget::Create,
-        SortTarget::Mod,
-        SortTarget::Value,
-    ])
-}
-
-/// A range that stands in a transaction. Most read the present: a revision that is not there refuses the whole.
-fn range_step() -> impl Strategy<Value = Range> {
-    (range(), prop::bool::weighted(0.9)).prop_map(|(range, present)| Range {
-        revision: if present { 0 } else { range.revision },
-        ..range
-    })
-}
-
-fn range() -> impl Strategy<Value = Range> {
-    let order = prop_oneof![
-        Just(Order::Natural),
-        target().prop_map(Order::SortedPrefix),
-        (target(), any::<bool>())
-            .prop_map(|(target, descending)| Order::Sorted { target, descending }),
-    ];
-    let bound = || prop_oneof![6 => Just(0i64), 2 => -1..30i64, 1 => Just(i64::MAX)];
-    let filter = (bound(), bound(), bound(), bound()).prop_map(
-        |(min_mod, max_mod, min_create, max_create)| RevisionFilter {
-            min_mod,
-            max_mod,
-            min_create,
-            max_create,
-        },
-    );
-    let filter = prop_oneof![2 => Just(RevisionFilter::default()), 1 => filter];
-    let limit = prop_oneof![4 => Just(0u64), 6 => 1..4u64, 1 => Just(u64::MAX)];
-    (keys(), limit, revision(), order, any::<[bool; 3]>(), filter).prop_map(
-        |(keys, limit, revision, order, [keys_only, a, b], filter)| Range {
-            keys,
-            limit,
-            revision,
-            order,
-            keys_only,
-            count_only: a && b,
-            filter,
-        },
-    )
-}
-
-fn compare() -> impl Strategy<Value = Compare> {
-    let relation = prop::sample::select(vec![
-        Relation::Equal,
-        Relation::Greater,
-        Relation::Less,
-        Relation::NotEqual,
-    ]);
-    let number = || prop_oneof![8 => 0..6i64, 3 => 0..30i64, 1 => any::<i64>()];
-    let operand = prop_oneof![
-        number().prop_map(Operand::Version),
-        number().prop_map(Operand::Create),
-        number().prop_map(Operand::Mod),
-        value().prop_map(Operand::Value),
-        lease().prop_map(Operand::Lease),
-    ];
-    (keys(), relation, operand).prop_map(|(keys, relation, operand)| Compare {
-        keys,
-        relation,
-        operand,
-    })
-}
-
-fn txn_of(op: impl Strategy<Value = Op> + Clone) -> impl Strategy<Value = Txn> {
-    (vec(compare(), 0..3), vec(op.clone(), 0..3), vec(op, 0..3)).prop_map(
-        |(compares, success, failure)| Txn {
-            compares,
-            success,
-            failure,
-        },
-    )
-}
-
-fn op() -> impl Strategy<Value = Op> + Clone {
-    let leaf = prop_oneof![
-        3 => put().prop_map(Op::Put),
-        2 => delete().prop_map(Op::DeleteRange),
-        2 => range_step().prop_map(Op::Range),
-    ];
-    leaf.prop_recursive(2, 12, 4, |inner| txn_of(inner.boxed()).prop_map(Op::Txn))
-        .boxed()
-}
-
-fn command() -> impl Strategy<Value = Command> {
-    let alarm = || {
-        (1..3u64, any::<bool>()).prop_map(|(member, space)| Alarm {
-            member,
-            kind: if space {
-                AlarmKind::NoSpace
-            } else {
-                AlarmKind::Corrupt
-            },
-        })
-    };
-    let id = || prop::sample::select(LEASES.to_vec());
-    prop_oneof![
-        60 => put().prop_map(Command::Put),
-        16 => delete().prop_map(Command::DeleteRange),
-        60 => txn_of(op()).prop_map(Command::Txn),
-        14 => compacted().prop_map(|revision| Command::Compact { revision }),
-        24 => (id(), 1..200i64).prop_map(|(id, ttl)| Command::LeaseGrant { id, ttl }),
-        8 => id().prop_map(|id| Command::LeaseRevoke { id }),
-        4 => vec((lease(), any::<i64>()), 0..3).prop_map(Command::LeaseCheckpoint),
-        1 => alarm().prop_map(Command::RaiseAlarm),
-        20 => alarm().prop_map(Command::ClearAlarm),
-    ]
-}
-
 #[derive(Clone, Debug)]
 enum Step {
     Apply(Vec<(usize, Command)>),
@@ -420,7 +246,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Persist),
         1 => Just(Step::Checkpoint),
         1 => Just(Step::Restart),
-        4 => (tenant(), prop_oneof![1..4usize, Just(1000usize)], prop::bool::weighted(0.8))
+        4 => (tenant(), prop_oneof![1..4usize, Just(1000usize)], prop::bool::weighted(0.9))
             .prop_map(|(tenant, max, rows)| Step::Prune(tenant, max, rows)),
         2 => tenant().prop_map(Step::Hold),
     ]
@@ -849,4 +675,44 @@ fn collides(path: &[&Op]) -> bool {
             _ => false,
         })
     })
+}
+
+/// Keys alone come from the index and without their lease, but not where the order names the value (observed on etcd 3.7.1, also for
+/// a single key).
+#[test]
+fn a_key_that_is_sorted_by_value_keeps_its_lease() {
+    let mut node = Node::new();
+    node.apply(&[
+        (TenantId::DEFAULT, Command::LeaseGrant { id: 9, ttl: 100 }),
+        (TenantId::DEFAULT, plain_put("x", 9)),
+    ]);
+    let tenants = node.machine().tenants().clone();
+    let lease = |keys: KeyRange, order| {
+        let range = Range {
+            keys,
+            limit: 0,
+            revision: 0,
+            order,
+            keys_only: true,
+            count_only: false,
+            filter: RevisionFilter::default(),
+        };
+        let answer = tenants
+            .range(&node.tenant(TenantId::DEFAULT), &range)
+            .unwrap();
+        assert!(answer.rows[0].value.is_empty());
+        answer.rows[0].lease
+    };
+    for keys in [KeyRange::Point("x".into()), KeyRange::All] {
+        assert_eq!(lease(keys.clone(), Order::Natural), 0);
+        assert_eq!(
+            lease(keys.clone(), Order::SortedPrefix(SortTarget::Value)),
+            9
+        );
+        let sorted = Order::Sorted {
+            target: SortTarget::Value,
+            descending: false,
+        };
+        assert_eq!(lease(keys, sorted), 9);
+    }
 }

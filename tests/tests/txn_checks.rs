@@ -295,3 +295,47 @@ async fn the_default_limit_is_128_operations() {
     }
     raw.txn(deep).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_first_operation_that_is_wrong_decides_the_refusal() {
+    let server = Server::start();
+    let raw = server.raw().await;
+    let empty = || pb::RequestOp { request: None };
+    let no_key = || put("", "v").op();
+    let bad_sort = || {
+        pb::RangeRequest {
+            sort_order: 9,
+            ..get("a")
+        }
+        .op()
+    };
+    let deep = |op: pb::RequestOp| always(vec![op]).op();
+    let no_compare_key = cmp("", CompareResult::Equal, Against::Version(0));
+    for (request, text) in [
+        (
+            txn(vec![], vec![no_key()], vec![empty()]),
+            "key is not provided",
+        ),
+        (txn(vec![], vec![empty()], vec![no_key()]), "key not found"),
+        (always(vec![deep(no_key()), empty()]), "key is not provided"),
+        (
+            always(vec![deep(no_key()), bad_sort()]),
+            "key is not provided",
+        ),
+        (
+            always(vec![deep(bad_sort()), no_key()]),
+            "invalid sort option",
+        ),
+        (
+            txn(vec![no_compare_key], vec![empty()], vec![]),
+            "key is not provided",
+        ),
+        (
+            always(vec![put("a", "1").op(), put("a", "2").op(), empty()]),
+            "key not found",
+        ),
+    ] {
+        let text = format!("etcdserver: {text}");
+        refused(raw.txn(request).await, Code::InvalidArgument, &text);
+    }
+}

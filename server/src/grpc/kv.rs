@@ -97,11 +97,15 @@ impl Kv for Session {
             let serializable = wire.success.iter().chain(&wire.failure).all(|op| {
                 matches!(&op.request, Some(pb::request_op::Request::RequestRange(range)) if range.serializable)
             });
-            let txn = lower::txn(wire).map_err(refuse)?;
-            if txn.has_put() {
+            let needs_space = lower::has_put(&wire);
+            if needs_space {
+                self.admit(0).await?;
+            }
+            let txn = lower::txn(wire, self.node().config.max_txn_ops).map_err(refuse)?;
+            if needs_space {
                 self.admit(txn_cost(&txn)).await?;
             }
-            validate_txn(&txn, self.node().config.max_txn_ops).map_err(refuse)?;
+            validate_txn(&txn).map_err(refuse)?;
             let answer = if txn.is_read_only() {
                 let txn = self.authorize(Rpc::Txn, txn)?;
                 if !serializable {
@@ -259,8 +263,11 @@ impl Connection {
 
     fn open_range_stream(self: &Arc<Self>, wire: pb::RangeRequest) -> Result<Pages, Status> {
         let serializable = wire.serializable;
-        let range = lower::range(wire.clone()).map_err(refuse)?;
-        if range.order != Order::Natural || wire.sort_order != 0 || wire.sort_target != 0 {
+        let mut range = lower::range(wire).map_err(refuse)?;
+        // Without an order the target does not matter (etcd 3.7).
+        let unordered = matches!(range.order, Order::Natural | Order::SortedPrefix(_));
+        range.order = Order::Natural;
+        if !unordered {
             return Err(Status::unimplemented(
                 "RangeStream does not support custom sort orders",
             ));

@@ -7,6 +7,7 @@ use holdfast_tenant::Refusal;
 use holdfast_tenant::request::{
     Compare, DeleteRange, Op, Operand, Order, Put, Range, Relation, RevisionFilter, SortTarget, Txn,
 };
+use holdfast_tenant::validate_put;
 use holdfast_tenant::watch::WatchRequest;
 
 pub(super) fn range(wire: pb::RangeRequest) -> Result<Range, Refusal> {
@@ -72,9 +73,23 @@ pub(super) fn delete(wire: pb::DeleteRangeRequest) -> Result<DeleteRange, Refusa
     })
 }
 
-pub(super) fn txn(wire: pb::TxnRequest) -> Result<Txn, Refusal> {
-    // Recursion is bounded: prost refuses messages nested deeper than 100 levels, and the validation that follows counts.
-    let arm = |ops: Vec<pb::RequestOp>| ops.into_iter().map(op).collect::<Result<Vec<_>, _>>();
+/// Lowers a transaction in the order in which etcd looks at it: its length, the compares, the steps of both arms, each with what is
+/// inside it. A nested transaction may be as long as its parent leaves room for.
+pub(super) fn txn(wire: pb::TxnRequest, max_ops: usize) -> Result<Txn, Refusal> {
+    let longest = wire
+        .compare
+        .len()
+        .max(wire.success.len())
+        .max(wire.failure.len());
+    // Depth is bounded by prost, which refuses messages nested deeper than 100 levels; the log's decoder has a bound of its own.
+    if longest > max_ops {
+        return Err(Refusal::TooManyOps);
+    }
+    let arm = |ops: Vec<pb::RequestOp>| {
+        ops.into_iter()
+            .map(|wire| op(wire, max_ops - longest))
+            .collect::<Result<Vec<_>, _>>()
+    };
     Ok(Txn {
         compares: wire
             .compare
@@ -86,15 +101,32 @@ pub(super) fn txn(wire: pb::TxnRequest) -> Result<Txn, Refusal> {
     })
 }
 
-fn op(wire: pb::RequestOp) -> Result<Op, Refusal> {
+fn op(wire: pb::RequestOp, max_ops: usize) -> Result<Op, Refusal> {
     use pb::request_op::Request;
     Ok(match wire.request {
         Some(Request::RequestRange(wire)) => Op::Range(range(wire)?),
-        Some(Request::RequestPut(wire)) => Op::Put(put(wire)),
+        Some(Request::RequestPut(wire)) => {
+            let put = put(wire);
+            validate_put(&put)?;
+            Op::Put(put)
+        }
         Some(Request::RequestDeleteRange(wire)) => Op::DeleteRange(delete(wire)?),
-        Some(Request::RequestTxn(wire)) => Op::Txn(txn(wire)?),
+        Some(Request::RequestTxn(wire)) => Op::Txn(txn(wire, max_ops)?),
         None => return Err(Refusal::KeyNotFound),
     })
+}
+
+/// Whether a put stands in any arm at any depth: quota comes before everything else that can be wrong.
+pub(super) fn has_put(wire: &pb::TxnRequest) -> bool {
+    use pb::request_op::Request;
+    wire.success
+        .iter()
+        .chain(&wire.failure)
+        .any(|op| match &op.request {
+            Some(Request::RequestPut(_)) => true,
+            Some(Request::RequestTxn(txn)) => has_put(txn),
+            _ => false,
+        })
 }
 
 fn compare(wire: pb::Compare) -> Result<Compare, Refusal> {

@@ -200,21 +200,68 @@ impl Maintenance for Session {
 
     async fn move_leader(
         &self,
-        _: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        Err(not_served())
+        self.unary(
+            Rpc::MoveLeader,
+            request,
+            async |wire: pb::MoveLeaderRequest| {
+                self.authorize(Rpc::MoveLeader, Whole)?;
+                let node = self.node();
+                if node.status.leader() != node.identity.member {
+                    return Err(Status::failed_precondition("etcdserver: not leader"));
+                }
+                // The leader is the only member: it can only stay with itself.
+                if wire.target_id != node.identity.member {
+                    return Err(Status::failed_precondition(
+                        "etcdserver: bad leader transferee",
+                    ));
+                }
+                Ok(pb::MoveLeaderResponse { header: None })
+            },
+        )
+        .await
+        .map(Response::new)
     }
 
     async fn downgrade(
         &self,
-        _: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(not_served())
+        self.unary(
+            Rpc::Downgrade,
+            request,
+            async |wire: pb::DowngradeRequest| {
+                use pb::downgrade_request::DowngradeAction;
+                self.authorize(Rpc::Downgrade, Whole)?;
+                self.linearizable()?;
+                let action = DowngradeAction::try_from(wire.action)
+                    .map_err(|_| refuse(Refusal::Malformed("unknown downgrade action")))?;
+                if action != DowngradeAction::Cancel {
+                    let target = version::minor(&wire.version).ok_or_else(|| {
+                        Status::invalid_argument(
+                            "etcdserver: wrong downgrade target version format",
+                        )
+                    })?;
+                    if Some(target) != version::below_cluster() {
+                        return Err(Status::invalid_argument(
+                            "etcdserver: invalid downgrade target version",
+                        ));
+                    }
+                }
+                if action == DowngradeAction::Enable {
+                    // There is no older Holdfast that could take over; saying otherwise would be a lie.
+                    return Err(Status::failed_precondition("etcdserver: not capable"));
+                }
+                Ok(pb::DowngradeResponse {
+                    header: Some(self.header()),
+                    version: version::CLUSTER.to_owned(),
+                })
+            },
+        )
+        .await
+        .map(Response::new)
     }
-}
-
-fn not_served() -> Status {
-    Status::unimplemented("etcdserver: not served by a node that stands alone")
 }
 
 impl Connection {

@@ -7,10 +7,11 @@ use tonic::Status;
 impl Connection {
     /// Refuses a request that needs `cost` more bytes than the tenant has left.
     pub(super) async fn admit(&self, cost: u64) -> Result<(), Status> {
-        if self.tenant.has_space(cost) {
+        let alarmed = self.tenant.is_alarmed(AlarmKind::NoSpace);
+        if !alarmed && self.tenant.has_space(cost) {
             return Ok(());
         }
-        if !self.tenant.is_alarmed(AlarmKind::NoSpace) {
+        if !alarmed {
             let alarm = Alarm {
                 member: self.node().identity.member,
                 kind: AlarmKind::NoSpace,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use tokio_stream::Stream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Requests handled before the deliveries get their turn.
 const REQUESTS_PER_TURN: usize = 64;
@@ -44,6 +44,7 @@ impl Watch for Session {
         Ok(Response::new(WatchStream {
             id,
             requests: Some(request.into_inner()),
+            failed: false,
             sink,
             connection: self.0.clone(),
             guard,
@@ -56,6 +57,8 @@ pub(crate) struct WatchStream {
     id: StreamId,
     /// `None` once the client has sent its last request.
     requests: Option<Streaming<pb::WatchRequest>>,
+    /// The stream has ended with an error.
+    failed: bool,
     sink: Arc<Sink>,
     connection: Arc<Connection>,
     guard: StreamGuard,
@@ -151,7 +154,8 @@ impl Stream for WatchStream {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         let mut turns = 0;
-        while this.sink.takes_requests()
+        while !this.failed
+            && this.sink.takes_requests()
             && let Some(requests) = &mut this.requests
         {
             if turns == REQUESTS_PER_TURN {
@@ -165,17 +169,15 @@ impl Stream for WatchStream {
                     let metrics = &this.connection.node().metrics;
                     metrics.stream_failed("receive", "watch");
                     this.guard.code = status.code();
-                    this.requests = None;
+                    this.failed = true;
                     return Poll::Ready(Some(Err(status)));
                 }
-                Poll::Ready(None) => {
-                    this.guard.code = Code::Ok;
-                    return Poll::Ready(None);
-                }
+                // The client has no more requests; its watches go on.
+                Poll::Ready(None) => this.requests = None,
                 Poll::Pending => break,
             }
         }
-        if this.requests.is_none() {
+        if this.failed {
             return Poll::Ready(None);
         }
         match this.sink.poll_next(context) {

@@ -187,7 +187,9 @@ impl Hub {
             Message::Create { stream, request } => self.create(stream, request),
             Message::Cancel { stream, watch_id } => self.cancel(stream, watch_id),
             Message::Progress { stream } => {
-                if let Some(entry) = self.streams.get_mut(&stream) {
+                if let Some(entry) = self.streams.get_mut(&stream)
+                    && !entry.watches.is_empty()
+                {
                     entry.progress_at = Some(self.history.revision(entry.tenant));
                 }
             }

@@ -1,0 +1,608 @@
+//! The hub over a real machine, with streams whose clients check each delivery as it comes.
+
+use crate::model::Model;
+use bytes::Bytes;
+use holdfast_auth::KeyRange;
+use holdfast_storage::backend::{Store, StoreOptions};
+use holdfast_storage::lease::Millis;
+use holdfast_storage::{LogPosition, Row, TenantId};
+use holdfast_tenant::request::{DeleteRange, Put};
+use holdfast_tenant::watch::{
+    Delivery, DeliveryKind, Hub, HubLimits, Inbox, Message, StreamId, Wake, WatchRequest, WatchSink,
+};
+use holdfast_tenant::{Command, Machine, MachineOptions, ROW_OVERHEAD_BYTES, Tenant};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) const FRAGMENT_BYTES: usize = 60;
+pub(crate) const WATCHES_PER_STREAM: usize = 6;
+pub(crate) const INTERVAL: Duration = Duration::from_secs(600);
+
+/// `main.sub P|D key=value` and, behind a bar, the revision of what it replaced.
+pub(crate) fn encode(row: &Row, replaced: Option<&Row>) -> Bytes {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let kind = if row.tombstone { "D" } else { "P" };
+    let (main, sub) = (row.revision.main, row.revision.sub);
+    let previous = replaced.map_or("none".to_owned(), |row| {
+        format!(
+            "{}.{} {}",
+            row.revision.main,
+            row.revision.sub,
+            text(&row.value)
+        )
+    });
+    format!(
+        "{main}.{sub} {kind} {}={}|{previous}",
+        text(&row.key),
+        text(&row.value)
+    )
+    .into()
+}
+
+pub(crate) fn main_of(event: &str) -> i64 {
+    event.split('.').next().unwrap().parse().unwrap()
+}
+
+/// A stream's receiving end. It has room for so many answers with events.
+pub(crate) struct Sink {
+    pub(crate) stream: StreamId,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) compacted: Arc<AtomicI64>,
+    pub(crate) state: Mutex<SinkState>,
+}
+
+pub(crate) struct SinkState {
+    /// With the compacted revision at the time.
+    pub(crate) deliveries: Vec<(Delivery, i64)>,
+    pub(crate) room: usize,
+    pub(crate) starved: bool,
+    pub(crate) was_starved: bool,
+}
+
+impl WatchSink for Sink {
+    fn push(&self, delivery: Delivery) {
+        let mut state = self.state.lock();
+        if let DeliveryKind::Events {
+            fragment: false, ..
+        } = &delivery.kind
+        {
+            state.room = state.room.saturating_sub(1);
+        }
+        let compacted = self.compacted.load(Ordering::SeqCst);
+        state.deliveries.push((delivery, compacted));
+    }
+
+    fn has_room(&self) -> bool {
+        let mut state = self.state.lock();
+        let room = state.room > 0;
+        state.starved |= !room;
+        state.was_starved |= !room;
+        room
+    }
+}
+
+impl Sink {
+    pub(crate) fn give_room(&self, room: usize) {
+        let mut state = self.state.lock();
+        state.room = room;
+        if room > 0 && std::mem::take(&mut state.starved) {
+            drop(state);
+            self.inbox.push(Message::Room {
+                stream: self.stream,
+            });
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A watch as its client sees it.
+pub(crate) struct Seen {
+    pub(crate) request: WatchRequest,
+    pub(crate) start: i64,
+    /// Events with the compacted revision when they came.
+    pub(crate) events: Vec<(String, i64)>,
+    /// The greatest revision of the last whole answer.
+    pub(crate) answered: i64,
+    /// Parts of an answer that goes on.
+    pub(crate) open_parts: usize,
+    pub(crate) created_at: i64,
+    pub(crate) ended: Option<i64>,
+}
+
+pub(crate) struct Stream {
+    pub(crate) id: StreamId,
+    pub(crate) sink: Arc<Sink>,
+    pub(crate) requested: VecDeque<WatchRequest>,
+    pub(crate) active: HashMap<i64, usize>,
+    pub(crate) history: Vec<Delivery>,
+    pub(crate) was_starved: bool,
+    /// How much had come at the last tick.
+    pub(crate) ticked: usize,
+    pub(crate) watches: Vec<Seen>,
+}
+
+pub(crate) struct World {
+    pub(crate) machine: Machine,
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) model: Model,
+    pub(crate) hub: Hub,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) compacted: Arc<AtomicI64>,
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) gone: Vec<Stream>,
+    pub(crate) next_stream: u64,
+    pub(crate) applied: u64,
+    pub(crate) now: Instant,
+    pub(crate) _dir: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new(streams: usize) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            cache_bytes: 4 << 10,
+            reserve_bytes: 0,
+            ..StoreOptions::default()
+        };
+        let (store, opened) = Store::open(dir.path(), options).unwrap();
+        let options = MachineOptions {
+            quota_bytes: None,
+            lease_checkpoint_interval: Millis(300_000),
+        };
+        let machine =
+            Machine::restore(Arc::new(store), opened.applied, options, Millis(0)).unwrap();
+        let tenants = machine.tenants().clone();
+        let bell = Arc::new(Bell::default());
+        let now = Instant::now();
+        let limits = HubLimits {
+            watches_per_stream: WATCHES_PER_STREAM,
+            fragment_bytes: FRAGMENT_BYTES,
+            progress_interval: INTERVAL,
+        };
+        let inbox = tenants.inbox().clone();
+        let hub = Hub::new(inbox, tenants.clone(), bell.clone(), encode, limits, now);
+        let mut world = World {
+            tenant: tenants.get(TenantId::DEFAULT).unwrap(),
+            machine,
+            model: Model::new(),
+            hub,
+            bell,
+            compacted: Arc::new(AtomicI64::new(-1)),
+            streams: Vec::new(),
+            gone: Vec::new(),
+            next_stream: 1,
+            applied: 1,
+            now,
+            _dir: dir,
+        };
+        for _ in 0..streams {
+            world.open();
+        }
+        world
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox {
+        self.machine.tenants().inbox()
+    }
+
+    pub(crate) fn open(&mut self) {
+        let id = StreamId(self.next_stream);
+        self.next_stream += 1;
+        let sink = Arc::new(Sink {
+            stream: id,
+            inbox: self.machine.tenants().inbox().clone(),
+            compacted: self.compacted.clone(),
+            state: Mutex::new(SinkState {
+                deliveries: Vec::new(),
+                room: usize::MAX,
+                starved: false,
+                was_starved: false,
+            }),
+        });
+        self.tenant.watch_stream_opened();
+        self.inbox().push(Message::Open {
+            stream: id,
+            tenant: TenantId::DEFAULT,
+            sink: sink.clone(),
+        });
+        self.streams.push(Stream {
+            id,
+            sink,
+            requested: VecDeque::new(),
+            active: HashMap::new(),
+            history: Vec::new(),
+            was_starved: false,
+            ticked: 0,
+            watches: Vec::new(),
+        });
+    }
+
+    pub(crate) fn close(&mut self, at: usize) {
+        self.inbox().push(Message::Close {
+            stream: self.streams[at].id,
+        });
+        self.step();
+        self.tenant.watch_stream_closed();
+        let stream = self.streams.remove(at);
+        self.gone.push(stream);
+        self.open();
+    }
+
+    pub(crate) fn apply(&mut self, commands: &[Command]) {
+        let mut entry = Vec::new();
+        for command in commands {
+            command.encode(TenantId::DEFAULT, &mut entry);
+        }
+        let position = LogPosition {
+            index: self.applied + 1,
+            term: 1,
+        };
+        self.applied += 1;
+        let mut outcomes = Vec::new();
+        self.machine
+            .apply(position, entry.into(), Millis(0), &mut outcomes)
+            .unwrap();
+        for (command, outcome) in commands.iter().zip(outcomes) {
+            assert_eq!(outcome, self.model.apply(command));
+        }
+        self.compacted.store(self.model.compacted, Ordering::SeqCst);
+    }
+
+    pub(crate) fn prune(&mut self) {
+        loop {
+            let (dropped, done) = self.tenant.prune(5);
+            let store = self.machine.tenants().store().clone();
+            let mut rows = Vec::new();
+            store
+                .get_many(TenantId::DEFAULT, &dropped, &mut rows)
+                .unwrap();
+            let size = |row: &Row| ROW_OVERHEAD_BYTES + (row.key.len() + row.value.len()) as u64;
+            let bytes = rows.iter().flatten().map(size).sum();
+            let tenant = self.tenant.clone();
+            self.machine.drop_rows(&tenant, dropped, bytes);
+            if done {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn create(&mut self, at: usize, request: WatchRequest) {
+        let stream = &mut self.streams[at];
+        stream.requested.push_back(request.clone());
+        let message = Message::Create {
+            stream: stream.id,
+            request,
+        };
+        self.inbox().push(message);
+    }
+
+    pub(crate) fn step(&mut self) -> bool {
+        let rings = self.bell.0.load(Ordering::SeqCst);
+        let more = self.hub.step(self.now);
+        assert!(
+            self.bell.0.load(Ordering::SeqCst) > rings,
+            "nobody was woken"
+        );
+        for stream in &mut self.streams {
+            stream.observe(&self.model);
+        }
+        for stream in &self.gone {
+            let total = stream.sink.state.lock().deliveries.len();
+            assert_eq!(total, stream.history.len(), "a closed stream was served");
+        }
+        more
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.now += INTERVAL;
+        self.step();
+        for stream in &mut self.streams {
+            stream.ticked = stream.history.len();
+        }
+    }
+
+    pub(crate) fn settle(&mut self) {
+        for stream in &self.streams {
+            stream.sink.give_room(usize::MAX);
+        }
+        for _ in 0..10_000 {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("the hub never comes to rest");
+    }
+
+    pub(crate) fn check_all(&mut self) {
+        self.settle();
+        for stream in self.streams.iter().chain(&self.gone) {
+            let open = self.streams.iter().any(|other| other.id == stream.id);
+            assert!(
+                !open || stream.requested.is_empty(),
+                "a request was not answered"
+            );
+            for watch in &stream.watches {
+                watch.check(&self.model, open);
+            }
+        }
+    }
+}
+
+impl Stream {
+    /// Looks at what came since the last time.
+    pub(crate) fn observe(&mut self, model: &Model) {
+        let new: Vec<(Delivery, i64)> = {
+            let state = self.sink.state.lock();
+            self.was_starved = state.was_starved;
+            state.deliveries[self.history.len()..].to_vec()
+        };
+        for (delivery, compacted) in new {
+            self.take(&delivery, compacted, model);
+            self.history.push(delivery);
+        }
+    }
+
+    pub(crate) fn take(&mut self, delivery: &Delivery, compacted: i64, model: &Model) {
+        let id = delivery.watch_id;
+        assert!(
+            delivery.revision <= model.revision,
+            "{delivery:?} is from the future"
+        );
+        match &delivery.kind {
+            DeliveryKind::Created => {
+                let request = self.requested.pop_front().unwrap();
+                assert_eq!(self.refusal(&request), None, "{request:?}");
+                if request.id == 0 {
+                    assert!(id >= 0);
+                } else {
+                    assert_eq!(id, request.id);
+                }
+                let start = if request.start == 0 {
+                    delivery.revision + 1
+                } else {
+                    request.start
+                };
+                let taken = self.active.insert(id, self.watches.len());
+                assert_eq!(taken, None, "watch id {id} was in use");
+                self.watches.push(Seen {
+                    request,
+                    start,
+                    events: Vec::new(),
+                    answered: 0,
+                    open_parts: 0,
+                    created_at: delivery.revision,
+                    ended: None,
+                });
+            }
+            DeliveryKind::Rejected { reason } => {
+                assert_eq!(id, -1);
+                let request = self.requested.pop_front().unwrap();
+                assert_eq!(Some(reason.as_str()), self.refusal(&request), "{request:?}");
+            }
+            DeliveryKind::Canceled { compacted: mark } => {
+                let watch = &mut self.watches[self.active.remove(&id).unwrap()];
+                watch.ended = Some(*mark);
+                assert_eq!(watch.open_parts, 0);
+                if *mark != 0 {
+                    assert_eq!(delivery.revision, 0);
+                    assert_eq!(*mark, compacted);
+                    assert!(
+                        watch.start.max(watch.answered + 1) < *mark,
+                        "nothing of it was compacted"
+                    );
+                    let late = watch.start <= watch.created_at;
+                    assert!(late || self.was_starved, "it was never behind");
+                }
+            }
+            DeliveryKind::Events { events, fragment } => {
+                let watch = &mut self.watches[self.active[&id]];
+                assert!(!events.is_empty());
+                let texts: Vec<String> = events
+                    .iter()
+                    .map(|event| String::from_utf8(event.to_vec()).unwrap())
+                    .collect();
+                assert!(delivery.revision >= main_of(texts.last().unwrap()));
+                if watch.open_parts == 0 {
+                    assert!(
+                        main_of(&texts[0]) > watch.answered,
+                        "a transaction was torn, or came twice"
+                    );
+                }
+                let bytes: usize = events.iter().map(Bytes::len).sum();
+                if watch.request.fragment {
+                    assert!(
+                        bytes < FRAGMENT_BYTES || events.len() == 1,
+                        "a part of {bytes} bytes"
+                    );
+                } else {
+                    assert!(!fragment);
+                }
+                watch.answered = main_of(texts.last().unwrap());
+                watch.open_parts = if *fragment { watch.open_parts + 1 } else { 0 };
+                watch
+                    .events
+                    .extend(texts.into_iter().map(|text| (text, compacted)));
+            }
+            DeliveryKind::Progress if id == -1 => {
+                assert!(
+                    !self.active.is_empty(),
+                    "progress of a stream without watches"
+                );
+                for at in self.active.values() {
+                    self.watches[*at].check_progress(delivery.revision, model);
+                }
+            }
+            DeliveryKind::Progress => {
+                let watch = &self.watches[self.active[&id]];
+                assert!(watch.request.progress);
+                watch.check_progress(delivery.revision, model);
+                let busy = self.history[self.ticked..].iter().any(|other| {
+                    other.watch_id == id && matches!(other.kind, DeliveryKind::Events { .. })
+                });
+                assert!(!busy, "it had events since the last tick");
+            }
+        }
+    }
+
+    pub(crate) fn refusal(&self, request: &WatchRequest) -> Option<&'static str> {
+        if self.active.len() >= WATCHES_PER_STREAM {
+            Some("etcdserver: too many watches on the stream")
+        } else if request.start < 0 {
+            Some("etcdserver: mvcc: required revision has been compacted")
+        } else if request.keys.is_empty() {
+            Some("mvcc: watcher range is empty")
+        } else if request.id < 0 {
+            Some("etcdserver: watch ID is negative")
+        } else if request.id != 0 && self.active.contains_key(&request.id) {
+            Some("mvcc: duplicate watch ID provided on the WatchStream")
+        } else {
+            None
+        }
+    }
+}
+
+impl Seen {
+    /// What it must get of everything that was written up to `until`: the event, and what it replaced.
+    pub(crate) fn expected(&self, model: &Model, until: i64) -> Vec<(String, Option<String>)> {
+        let rows = model.rows.iter().enumerate();
+        rows.filter(|(_, row)| {
+            row.revision.main >= self.start
+                && row.revision.main <= until
+                && self.request.keys.contains(&row.key)
+                && !(if row.tombstone {
+                    self.request.no_delete
+                } else {
+                    self.request.no_put
+                })
+        })
+        .map(|(at, row)| {
+            let before = model.rows[..at]
+                .iter()
+                .rev()
+                .find(|other| other.key == row.key);
+            let before = before.filter(|other| !other.tombstone && self.request.previous);
+            let plain = String::from_utf8(encode(row, None).to_vec()).unwrap();
+            let full =
+                before.map(|before| String::from_utf8(encode(row, Some(before)).to_vec()).unwrap());
+            (plain, full)
+        })
+        .collect()
+    }
+
+    pub(crate) fn check(&self, model: &Model, open: bool) {
+        let expected = self.expected(model, i64::MAX);
+        assert!(
+            self.events.len() <= expected.len(),
+            "{:?}: too many events",
+            self.request
+        );
+        for ((found, compacted), (plain, full)) in self.events.iter().zip(&expected) {
+            match full {
+                Some(full) if found == full => {}
+                // What was replaced may be gone by now, if the revision before the event was compacted.
+                Some(_) => {
+                    assert_eq!(found, plain, "{:?}", self.request);
+                    assert!(
+                        main_of(found) <= *compacted,
+                        "{found}: what it replaced was not told"
+                    );
+                }
+                None => assert_eq!(found, plain, "{:?}", self.request),
+            }
+        }
+        if open && self.ended.is_none() {
+            assert_eq!(
+                self.events.len(),
+                expected.len(),
+                "{:?} lost events",
+                self.request
+            );
+        }
+    }
+
+    /// A claim that everything up to `revision` was delivered.
+    pub(crate) fn check_progress(&self, revision: i64, model: &Model) {
+        assert!(
+            revision + 1 >= self.start,
+            "progress of a watch that has not begun"
+        );
+        assert_eq!(self.open_parts, 0);
+        let due = self.expected(model, revision).len();
+        assert!(
+            self.events.len() >= due,
+            "revision {revision} claimed before its events came"
+        );
+    }
+}
+
+pub(crate) fn put(key: &str, value: impl Into<String>) -> Command {
+    Command::Put(put_of(key, value))
+}
+
+pub(crate) fn put_of(key: &str, value: impl Into<String>) -> Put {
+    Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: value.into().into(),
+        lease: 0,
+        previous: false,
+        keep_value: false,
+        keep_lease: false,
+    }
+}
+
+pub(crate) fn delete(keys: KeyRange) -> Command {
+    Command::DeleteRange(DeleteRange {
+        keys,
+        previous: false,
+    })
+}
+
+pub(crate) fn watch(keys: KeyRange) -> WatchRequest {
+    WatchRequest {
+        id: 0,
+        keys,
+        start: 0,
+        progress: false,
+        no_put: false,
+        no_delete: false,
+        previous: false,
+        fragment: false,
+    }
+}
+
+pub(crate) fn span(start: &'static str, end: &'static str) -> KeyRange {
+    KeyRange::Span {
+        start: start.into(),
+        end: end.into(),
+    }
+}
+
+impl World {
+    pub(crate) fn settle_without_room(&mut self) {
+        for _ in 0..10 {
+            self.step();
+        }
+    }
+
+    /// Takes the rows that were written past the model from the store.
+    pub(crate) fn sync_model(&mut self) {
+        let store = self.machine.tenants().store();
+        let first = holdfast_storage::Revision::first(0);
+        self.model.rows = store
+            .scan(TenantId::DEFAULT, first, i64::MAX)
+            .map(|row| row.unwrap())
+            .collect();
+        self.model.revision = self.tenant.revision();
+    }
+}
