@@ -1,6 +1,7 @@
 //! From a configuration to a node: data directory, log, store, state, raft.
 
 use crate::compaction::Compaction;
+use crate::held::Budget;
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
 use crate::node::{Applier, Clock, Identity, Node, NodeGroup, READ_BUDGET_UNIT_BYTES};
@@ -37,6 +38,8 @@ pub(crate) enum BootError {
     Restore(#[from] RestoreError),
     #[error(transparent)]
     Core(#[from] CoreError),
+    #[error("opening the store failed")]
+    StorePanicked,
     #[error("the default tenant is missing")]
     NoDefaultTenant,
     #[error("--initial-cluster does not name this member, {0:?}")]
@@ -61,6 +64,9 @@ const QUEUE_BYTES: usize = 64 << 20;
 const INLINE_COMMANDS: usize = 16;
 /// Longest sync for which it does: it blocks the thread's other connections.
 const INLINE_SYNC: Duration = Duration::from_micros(400);
+
+/// Snapshots that are sent at a time.
+const SNAPSHOTS_MAX: usize = 4;
 
 /// A node, and what must be kept while it lives.
 pub(crate) struct Booted {
@@ -101,15 +107,24 @@ pub(crate) fn boot(
             "cut a write that was never synced off the raft log"
         );
     }
-    let (store, opened) = Store::open(
-        &data_dir.store_dir(),
-        StoreOptions {
-            cache_bytes: config.value_cache_bytes,
-            // Only a log that begins with the first entry can rebuild the store.
-            may_set_aside: log.mark().index <= 1,
-            ..StoreOptions::default()
-        },
-    )?;
+    let options = StoreOptions {
+        cache_bytes: config.value_cache_bytes,
+        // Only a log that begins with the first entry can rebuild the store.
+        may_set_aside: log.mark().index <= 1,
+        ..StoreOptions::default()
+    };
+    let store_dir = data_dir.store_dir();
+    // Opened by a thread of low priority, which the store's own threads inherit.
+    let opened = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                crate::upkeep::yield_to_requests();
+                Store::open(&store_dir, options)
+            })
+            .join()
+    });
+    // A panic on any thread has stopped the process already.
+    let (store, opened) = opened.map_err(|_| BootError::StorePanicked)??;
     if let Some(cut) = &opened.recovered {
         tracing::warn!(
             journal = %cut.journal.display(),
@@ -171,6 +186,9 @@ pub(crate) fn boot(
     let node = Arc::new(Node {
         read_budget: Arc::new(Semaphore::new(read_budget_units as usize)),
         read_budget_units,
+        held: Budget::new(config.memory_budget_bytes),
+        snapshots: Semaphore::new(SNAPSHOTS_MAX),
+        hashes: Semaphore::new(1),
         status: group.status().clone(),
         snap_dir: data_dir.snap_dir(),
         identity,

@@ -3,9 +3,11 @@
 //! This crate joins the others and must not hold what they own: no MVCC rules, no raft, no rustls, no fjall. Wire types stop in
 //! `grpc`.
 
+mod body;
 mod boot;
 mod compaction;
 mod grpc;
+mod held;
 mod http;
 mod life;
 mod listen;

@@ -1,6 +1,7 @@
 //! The node: everything that handlers share.
 
 use crate::compaction::Compaction;
+use crate::held::Budget;
 use crate::mailbox::{Completion, Mailbox, Mailboxes};
 use crate::metrics::Metrics;
 use bytes::Bytes;
@@ -106,6 +107,12 @@ pub(crate) struct Node {
     /// Memory that long answers share, in units of [`READ_BUDGET_UNIT_BYTES`].
     pub(crate) read_budget: Arc<Semaphore>,
     pub(crate) read_budget_units: u32,
+    /// What connections hold besides.
+    pub(crate) held: Arc<Budget>,
+    /// Turns of snapshots: each takes as much of the disk as the store.
+    pub(crate) snapshots: Semaphore,
+    /// Turns of hashes: each reads the whole store, on a thread that long ranges need, too.
+    pub(crate) hashes: Semaphore,
     pub(crate) snap_dir: PathBuf,
     /// The store's disk is full: rows stay in memory, so few more may come.
     pub(crate) store_full: AtomicBool,
@@ -125,6 +132,10 @@ impl Node {
 
 /// Bytes of applied rows that may wait for the store: bounds memory and the replay after a crash.
 const STAGED_BYTES_MAX: usize = 96 << 20;
+
+/// Bytes of commands that a worker's handlers may gather while the store is behind. A client that resets its streams at once is not
+/// held back by waiting: only this bounds what it leaves behind.
+const GATHERED_BYTES_MAX: usize = 64 << 20;
 
 /// Most bytes reserved ahead for a worker's next batch.
 const GATHERED_RESERVE_BYTES: usize = 64 << 10;
@@ -184,6 +195,9 @@ impl Worker {
         let expected = {
             let mut gathered = self.gathered.lock();
             let before = gathered.data.len();
+            if before > GATHERED_BYTES_MAX {
+                return Err(ProposeError::Failure(Failure::Overloaded));
+            }
             command.encode(tenant.id, &mut gathered.data);
             if gathered.data.len() - before > self.node.config.max_request_bytes {
                 gathered.data.truncate(before);

@@ -1,8 +1,10 @@
 //! One connection's requests: gRPC to the services, the rest to HTTP.
 
+use crate::body::{Answer as AnswerBody, Counted, Share};
 use crate::grpc::Services;
+use crate::held::{Held, Inbound, Kind, Unsent};
 use crate::http as pages;
-use crate::metrics::Rpc;
+use crate::metrics::{Rpc, RpcKind};
 use crate::probe::NodeProbe;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -12,9 +14,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::body::Body;
 use tower_service::Service;
 
@@ -38,10 +38,10 @@ pub(crate) struct Router {
 /// Longest that an answer counts against the memory budget while its client does not read it.
 const HOLD_MAX: Duration = Duration::from_secs(30);
 
-type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Result<http::Response<AnswerBody>, Infallible>> + Send>>;
 
 impl hyper::service::Service<http::Request<Incoming>> for Router {
-    type Response = http::Response<Body>;
+    type Response = http::Response<AnswerBody>;
     type Error = Infallible;
     type Future = Answer;
 
@@ -55,18 +55,29 @@ impl hyper::service::Service<http::Request<Incoming>> for Router {
         } else if self.surfaces.http && !is_grpc {
             self.http(request)
         } else {
-            Box::pin(std::future::ready(Ok(empty(http::StatusCode::NOT_FOUND))))
+            self.at_once(empty(http::StatusCode::NOT_FOUND))
         }
     }
 }
 
 impl Router {
+    fn unsent(&self, kind: Kind) -> Unsent {
+        Unsent::new(self.services.connection.held.clone(), kind)
+    }
+
+    /// An answer of a few bytes.
+    fn at_once(&self, response: http::Response<Body>) -> Answer {
+        let unsent = self.unsent(Kind::Short);
+        let response = response.map(|body| AnswerBody::new(body, unsent, false, None));
+        Box::pin(std::future::ready(Ok(response)))
+    }
+
     fn grpc(&self, request: http::Request<Incoming>) -> Answer {
         let Some(rpc) = Rpc::from_path(request.uri().path()) else {
-            return Box::pin(std::future::ready(Ok(unimplemented(request.uri().path()))));
+            return self.at_once(unimplemented(request.uri().path()));
         };
         if holdfast_auth::policy(rpc.path()).is_none() {
-            return Box::pin(std::future::ready(Ok(unimplemented(rpc.path()))));
+            return self.at_once(unimplemented(rpc.path()));
         }
         let version = request.headers().get("client-api-version");
         self.services
@@ -76,13 +87,25 @@ impl Router {
             .client_request(rpc, version.map(http::HeaderValue::as_bytes));
         if version.is_some_and(|version| version.to_str().is_err()) {
             let status = tonic::Status::invalid_argument("etcdserver: invalid client api version");
-            return Box::pin(std::future::ready(Ok(status.into_http())));
+            return self.at_once(status.into_http());
         }
-        let request = request.map(Body::new);
+        let streams = rpc.kind() != RpcKind::Unary;
+        let held = self.services.connection.held.clone();
+        let inbound = Arc::new(Inbound::new(held.clone()));
+        let counted = inbound.clone();
+        let asks = rpc.kind() == RpcKind::BidiStream;
+        let request = request.map(|body| Body::new(Counted::new(body, counted, asks)));
         macro_rules! to {
             ($service:ident) => {{
-                let answer = self.services.$service.clone().call(request);
-                Box::pin(async move { answer.await.map(translate) })
+                let mut service = self.services.$service.clone();
+                Box::pin(async move {
+                    if !held.has_room(Kind::Short) {
+                        held.room(Kind::Short).await;
+                    }
+                    let answer = service.call(request).await?;
+                    drop(inbound);
+                    Ok(deliver(answer, held, streams))
+                })
             }};
         }
         match rpc.service() {
@@ -92,7 +115,7 @@ impl Router {
             "etcdserverpb.Cluster" => to!(cluster),
             "etcdserverpb.Maintenance" => to!(maintenance),
             "grpc.health.v1.Health" => to!(health),
-            _ => Box::pin(std::future::ready(Ok(unimplemented(rpc.path())))),
+            _ => self.at_once(unimplemented(rpc.path())),
         }
     }
 
@@ -101,13 +124,15 @@ impl Router {
         let (parts, _) = request.into_parts();
         let plaintext = self.surfaces.plaintext;
         let config = self.services.connection.node().config.clone();
+        let unsent = self.unsent(Kind::Short);
         Box::pin(async move {
+            unsent.held().room(Kind::Short).await;
             let page = match pages::admit(&parts, plaintext, &config) {
                 Ok(()) => pages::respond(&*probe, &parts).await,
                 Err(refused) => refused,
             };
             let page = pages::with_cors(page, &parts, &config);
-            Ok(page.map(full))
+            Ok(page.map(|page| AnswerBody::new(full(page), unsent, false, None)))
         })
     }
 }
@@ -122,7 +147,15 @@ fn empty(status: http::StatusCode) -> http::Response<Body> {
     response
 }
 
+/// Characters of an unknown path that its client is told.
+const SHOWN_PATH_CHARS: usize = 200;
+
 fn unimplemented(path: &str) -> http::Response<Body> {
+    // The client's own text goes back in a header, which takes up to three times its length and no window holds back.
+    let path = path
+        .char_indices()
+        .nth(SHOWN_PATH_CHARS)
+        .map_or(path, |(end, _)| &path[..end]);
     // The texts are grpc-go's.
     let known = |service: &str| Rpc::ALL.iter().any(|rpc| rpc.service() == service);
     let text = match path.trim_start_matches('/').split_once('/') {
@@ -135,19 +168,32 @@ fn unimplemented(path: &str) -> http::Response<Body> {
     tonic::Status::unimplemented(text).into_http()
 }
 
-/// Ties the memory that a long answer holds to its body, and puts tonic's own words for a message that is too large into those that clients know.
-fn translate(mut response: http::Response<Body>) -> http::Response<Body> {
-    let held = response.extensions_mut().remove();
-    if let Some(held) = held {
-        let held: Held = Arc::new(Mutex::new(Some(held)));
-        let given_back = held.clone();
+/// Ties the memory that an answer holds to its body.
+fn deliver(
+    mut response: http::Response<Body>,
+    held: Arc<Held>,
+    streams: bool,
+) -> http::Response<AnswerBody> {
+    let share = response.extensions_mut().remove().map(|permit| {
+        let share: Share = Arc::new(Mutex::new(Some(permit)));
+        let given_back = share.clone();
         // A client that does not read must not keep others from reading.
         tokio::spawn(async move {
             tokio::time::sleep(HOLD_MAX).await;
             given_back.lock().take();
         });
-        return response.map(|body| Body::new(Holding { body, held }));
-    }
+        share
+    });
+    let kind = if share.is_some() {
+        Kind::Long
+    } else {
+        Kind::Short
+    };
+    translate(response).map(|body| AnswerBody::new(body, Unsent::new(held, kind), streams, share))
+}
+
+/// Puts tonic's own words for a message that is too large into those that clients know.
+fn translate(response: http::Response<Body>) -> http::Response<Body> {
     let headers = response.headers();
     if headers.get("grpc-status").is_none_or(|code| code != "11") {
         return response;
@@ -155,44 +201,6 @@ fn translate(mut response: http::Response<Body>) -> http::Response<Body> {
     tonic::Status::from_header_map(headers)
         .and_then(|status| crate::grpc::message_too_large(status.message()))
         .map_or(response, |status| status.into_http())
-}
-
-/// A part of the memory budget, until it is given back.
-type Held = Arc<Mutex<Option<Arc<OwnedSemaphorePermit>>>>;
-
-pin_project_lite::pin_project! {
-    /// A body that holds a part of the memory budget until it was sent, or given up.
-    struct Holding {
-        #[pin]
-        body: Body,
-        held: Held,
-    }
-
-    impl PinnedDrop for Holding {
-        fn drop(this: Pin<&mut Self>) {
-            this.held.lock().take();
-        }
-    }
-}
-
-impl http_body::Body for Holding {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, tonic::Status>>> {
-        self.project().body.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Workers: one thread and one runtime each, which own their connections from the handshake to the end (DESIGN §11.1).
 
 use crate::grpc::{Connection, Services};
+use crate::held::{self, Held};
 use crate::listen::{self, Incoming, PendingHandshakes, Stream};
 use crate::metered::Metered;
 use crate::node::{Node, Worker};
@@ -136,35 +137,52 @@ async fn connection(
     } else {
         Gate::ListenerOnly
     };
+    let held = Held::new(shared.node.held.clone());
     let connection = Arc::new(Connection {
         tenant: shared.node.default_tenant.clone(),
         worker,
         principal,
         gate,
         peer,
+        held: held.clone(),
     });
     let router = Router {
         services: Services::new(connection),
         probe: shared.probe.clone(),
         surfaces: listener.surfaces,
     };
-    serve(&shared.node, stream, router, listener.tls.clone(), identity).await;
+    let ended = ended(listener.tls.clone(), identity);
+    tokio::select! {
+        () = serve(&shared.node, stream, router) => {}
+        // Nothing of a connection outlives its certificate: it is cut, not drained.
+        reason = ended => tracing::info!(%reason, "closing a connection whose certificate is no longer good"),
+        () = stalled(&held) => {
+            shared.node.metrics.connection_refused("does_not_read");
+            tracing::warn!(
+                "remote-addr" = peer.map(tracing::field::display),
+                "closing a connection whose client does not read its answers"
+            );
+        }
+    }
 }
 
-async fn serve(
-    node: &Node,
-    stream: Stream,
-    router: Router,
-    tls: Option<Arc<ListenerTls>>,
-    identity: Option<Arc<PeerIdentity>>,
-) {
+/// Waits until the client has stopped to read.
+async fn stalled(held: &Held) {
+    let mut look = held::Look::default();
+    loop {
+        tokio::time::sleep(held::LOOK).await;
+        if held.is_stalled(&mut look) {
+            return;
+        }
+    }
+}
+
+async fn serve(node: &Node, stream: Stream, router: Router) {
     let builder = protocol(node);
     let stream = Metered::new(Coalesce::new(stream), node.metrics.clone());
     let serving = builder.serve_connection(TokioIo::new(stream), router);
     tokio::pin!(serving);
     let mut shutdown = node.shutdown.subscribe();
-    let ended = ended(tls, identity);
-    tokio::pin!(ended);
     let mut ending = false;
     loop {
         tokio::select! {
@@ -178,11 +196,6 @@ async fn serve(
                 ending = true;
                 serving.as_mut().graceful_shutdown();
             }
-            // Nothing of a connection outlives its certificate: it is cut, not drained.
-            reason = ended.as_mut() => {
-                tracing::info!(%reason, "closing a connection whose certificate is no longer good");
-                return;
-            }
         }
     }
 }
@@ -193,6 +206,10 @@ async fn ended(tls: Option<Arc<ListenerTls>>, identity: Option<Arc<PeerIdentity>
         return std::future::pending().await;
     };
     let mut reloads = tls.reloads.subscribe();
+    // A reload between the handshake and here wakes nobody.
+    if let Err(invalid) = tls.tls.still_valid(&identity, SystemTime::now()) {
+        return invalid.to_string();
+    }
     loop {
         let left = identity
             .not_after

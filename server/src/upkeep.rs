@@ -88,6 +88,17 @@ pub(crate) async fn auto_compaction(worker: Arc<Worker>) {
     }
 }
 
+/// Niceness of threads that work behind the requests.
+const BEHIND_NICENESS: i32 = 5;
+
+/// Gives this thread, and those that it starts, less of a busy processor than the threads that serve requests have. On Linux
+/// niceness is a thread's own.
+pub(crate) fn yield_to_requests() {
+    if let Err(error) = rustix::process::setpriority_process(None, BEHIND_NICENESS) {
+        tracing::debug!(%error, "cannot lower a thread's priority");
+    }
+}
+
 /// A disk that failed behind the writes: the process must stop, and the next one reads back what is there.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpkeepError {
@@ -103,6 +114,9 @@ pub(crate) struct Persister {
     wake: Condvar,
 }
 
+/// How often rows are moved while there are some: a thread that works in long bursts takes the processor from the requests for as
+/// long.
+const BUSY_INTERVAL: Duration = Duration::from_millis(10);
 /// How often rows are moved, at least.
 const PERSIST_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the store is synced and the log cut, if anything was moved.
@@ -131,12 +145,18 @@ impl Persister {
         let spares = node.group.spares();
         let mut next_checkpoint = Instant::now() + CHECKPOINT_INTERVAL;
         let mut moved_since = false;
-        let mut full = false;
+        let (mut full, mut busy) = (false, false);
+        yield_to_requests();
         loop {
             let stopped = {
                 let mut stopped = self.stopped.lock();
                 if !*stopped && store.staged_bytes() < PERSIST_AT_BYTES {
-                    self.wake.wait_for(&mut stopped, PERSIST_INTERVAL);
+                    let wait = if busy {
+                        BUSY_INTERVAL
+                    } else {
+                        PERSIST_INTERVAL
+                    };
+                    self.wake.wait_for(&mut stopped, wait);
                 }
                 *stopped
             };
@@ -150,6 +170,7 @@ impl Persister {
             let begun = Instant::now();
             match store.persist() {
                 Ok(persisted) => {
+                    busy = persisted.rows > 0;
                     if persisted.rows > 0 || persisted.bytes > 0 {
                         node.metrics.persisted(begun.elapsed());
                         moved_since = true;
@@ -205,4 +226,4 @@ impl Persister {
 }
 
 /// Staged bytes at which rows are moved without waiting.
-const PERSIST_AT_BYTES: usize = 2 << 20;
+const PERSIST_AT_BYTES: usize = 512 << 10;

@@ -346,7 +346,14 @@ const SHORT_RANGE_KEYS: u64 = 512;
 
 /// Whether a range may look at many keys.
 fn is_long(range: &Range) -> bool {
-    if range.count_only || matches!(range.keys, holdfast_auth::KeyRange::Point(_)) {
+    if matches!(range.keys, holdfast_auth::KeyRange::Point(_)) {
+        return false;
+    }
+    if range.revision > 0 {
+        // What has changed since is passed over key by key, also to count.
+        return true;
+    }
+    if range.count_only {
         return false;
     }
     range.order != Order::Natural

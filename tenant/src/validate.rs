@@ -45,20 +45,14 @@ struct Changes {
 }
 
 impl Changes {
-    /// Whether `step` cannot run with what is here: two puts of a key, or a put inside a deleted range. Costs what `step` is long.
-    fn collide(&self, step: &Changes) -> bool {
-        step.puts
-            .iter()
-            .any(|key| self.puts.contains(key) || self.deletes(key))
-            || step.deletes.iter().any(|(start, end)| {
-                self.puts
-                    .range::<[u8], _>((
-                        Bound::Included(start.as_ref()),
-                        Bound::Excluded(end.as_ref()),
-                    ))
-                    .next()
-                    .is_some()
-            })
+    /// Adds a put, unless the key is put or deleted already. `other_arm` has the puts that exclude this one.
+    fn put(&mut self, key: &Bytes, other_arm: Option<&BTreeSet<Bytes>>) -> Result<(), Refusal> {
+        let excluded = other_arm.is_some_and(|puts| puts.contains(key));
+        if (self.puts.contains(key) && !excluded) || self.deletes(key) {
+            return Err(Refusal::DuplicateKey);
+        }
+        self.puts.insert(key.clone());
+        Ok(())
     }
 
     fn deletes(&self, key: &[u8]) -> bool {
@@ -86,52 +80,51 @@ impl Changes {
         self.deletes.insert(start, end);
     }
 
-    fn absorb(&mut self, step: Changes) {
-        self.puts.extend(step.puts);
-        for (start, end) in step.deletes {
-            self.delete(start, end);
+    fn delete_keys(&mut self, keys: &KeyRange) {
+        match keys {
+            KeyRange::Point(key) => {
+                let mut end = key.to_vec();
+                end.push(0);
+                self.delete(key.clone(), end.into());
+            }
+            KeyRange::Span { start, end } if start < end => {
+                self.delete(start.clone(), end.clone());
+            }
+            KeyRange::Span { .. } => {}
+            // etcd does not see a delete without an upper bound when it looks for duplicates; programs that rely on it exist.
+            KeyRange::From(_) | KeyRange::All => {}
         }
     }
 }
 
+/// Looks at an arm in etcd's order, which decides what is seen: the arm's own deletes, then nested transactions one after the other,
+/// then its own puts. A put in a nested transaction and a delete in a later one are thus not a duplicate.
 fn changes_of(arm: &[Op]) -> Result<Changes, Refusal> {
     let mut all = Changes::default();
     for op in arm {
-        let mut step = Changes::default();
-        match op {
-            Op::Put(put) => {
-                step.puts.insert(put.key.clone());
+        if let Op::DeleteRange(delete) = op {
+            all.delete_keys(&delete.keys);
+        }
+    }
+    for op in arm {
+        if let Op::Txn(inner) = op {
+            let success = changes_of(&inner.success)?;
+            let failure = changes_of(&inner.failure)?;
+            for key in &success.puts {
+                all.put(key, None)?;
             }
-            Op::DeleteRange(delete) => match &delete.keys {
-                KeyRange::Point(key) => {
-                    let mut end = key.to_vec();
-                    end.push(0);
-                    step.delete(key.clone(), end.into());
-                }
-                KeyRange::Span { start, end } if start < end => {
-                    step.delete(start.clone(), end.clone());
-                }
-                KeyRange::Span { .. } => {}
-                // etcd does not see a delete without an upper bound when it looks for duplicates; programs that rely on it exist.
-                KeyRange::From(_) | KeyRange::All => {}
-            },
-            Op::Range(_) => {}
-            Op::Txn(inner) => {
-                // The arms of one nested transaction exclude each other, but each collides with what stands around it.
-                let success = changes_of(&inner.success)?;
-                let failure = changes_of(&inner.failure)?;
-                if all.collide(&success) || all.collide(&failure) {
-                    return Err(Refusal::DuplicateKey);
-                }
-                all.absorb(success);
-                all.absorb(failure);
-                continue;
+            for key in &failure.puts {
+                all.put(key, Some(&success.puts))?;
+            }
+            for (start, end) in success.deletes.into_iter().chain(failure.deletes) {
+                all.delete(start, end);
             }
         }
-        if all.collide(&step) {
-            return Err(Refusal::DuplicateKey);
+    }
+    for op in arm {
+        if let Op::Put(put) = op {
+            all.put(&put.key, None)?;
         }
-        all.absorb(step);
     }
     Ok(all)
 }
@@ -194,6 +187,10 @@ mod tests {
         let nested = Op::Txn(arms(vec![put("a")], vec![put("a")]));
         check(vec![nested.clone()], Ok(()));
         check(vec![put("a"), nested.clone()], duplicate.clone());
+        let writes = Op::Txn(arms(vec![put("b")], vec![]));
+        let removes = Op::Txn(arms(vec![delete("b", "c")], vec![]));
+        check(vec![removes.clone(), writes.clone()], duplicate.clone());
+        check(vec![writes, removes], Ok(()));
         check(vec![nested, put("a")], duplicate);
     }
 }

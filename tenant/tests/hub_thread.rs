@@ -114,10 +114,11 @@ fn read(
 ) -> HashMap<i64, Watch> {
     let deadline = Instant::now() + DEADLINE;
     let mut watches: HashMap<i64, Watch> = HashMap::new();
+    // A watch that was made after the last write has nothing to wait for.
     let is_done = |watches: &HashMap<i64, Watch>| {
         watches.values().all(|watch| {
-            watch.events.last().is_some_and(|(main, _)| *main >= last)
-                || !watch.keys.contains(b"last")
+            let seen = watch.events.last().map(|(main, _)| *main);
+            watch.start > last || seen == Some(last)
         })
     };
     while !requests.is_empty() || !is_done(&watches) {

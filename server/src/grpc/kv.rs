@@ -1,21 +1,21 @@
 //! The KV service.
 
+use super::pages::Pages;
+use super::work::{Work, returns_rows};
 use super::{Connection, Session, StreamGuard, errors, lower, off_runtime, raise};
+use crate::held;
 use crate::metrics::Rpc;
 use crate::node::READ_BUDGET_UNIT_BYTES;
-use holdfast_auth::{Authorized, KeyRange};
+use holdfast_auth::Authorized;
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::kv_server::Kv;
-use holdfast_tenant::request::{Order, Range};
+use holdfast_tenant::request::{Order, Range, Txn};
 use holdfast_tenant::{Answer, Command, Refusal, put_cost, txn_cost, validate_put, validate_txn};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
-
-/// Ranges of more keys than this are read and encoded off the connections' runtime: they take milliseconds.
-const LONG_RANGE_KEYS: u64 = 2_000;
 
 /// An answer that does not fit the request: a defect of ours, told as such.
 pub(super) fn unexpected() -> Status {
@@ -106,27 +106,23 @@ impl Kv for Session {
                 self.admit(txn_cost(&txn)).await?;
             }
             validate_txn(&txn).map_err(refuse)?;
-            let answer = if txn.is_read_only() {
+            if txn.is_read_only() {
                 let txn = self.authorize(Rpc::Txn, txn)?;
                 if !serializable {
                     self.linearizable()?;
                 }
-                self.node()
-                    .tenants
-                    .read_txn(&self.tenant, txn.request())
-                    .map_err(refuse)?
-            } else {
-                let command = self.authorize(Rpc::Txn, Command::Txn(txn))?;
-                match self.commit(command).await? {
-                    Answer::Txn(answer) => answer,
-                    _ => return Err(unexpected()),
+                return self.read_txn(txn).await;
+            }
+            let command = self.authorize(Rpc::Txn, Command::Txn(txn))?;
+            match self.commit(command).await? {
+                Answer::Txn(answer) => {
+                    let header = self.header_at(answer.revision);
+                    Ok(Response::new(raise::txn(answer, header)))
                 }
-            };
-            let header = self.header_at(answer.revision);
-            Ok(raise::txn(answer, header))
+                _ => Err(unexpected()),
+            }
         })
         .await
-        .map(Response::new)
     }
 
     async fn compact(
@@ -202,10 +198,11 @@ impl Connection {
         self: &Arc<Self>,
         range: Authorized<Range>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        if !self.is_long(range.request()) {
+        let work = self.work(range.request());
+        if !work.is_long() {
             return self.read_now(&range).map(Response::new);
         }
-        let held = self.hold_memory(range.request()).await?;
+        let held = self.hold_memory(work).await?;
         let connection = self.clone();
         let answer = off_runtime(move || connection.read_now(&range)).await??;
         let mut response = Response::new(answer);
@@ -213,18 +210,38 @@ impl Connection {
         Ok(response)
     }
 
+    async fn read_txn(
+        self: &Arc<Self>,
+        txn: Authorized<Txn>,
+    ) -> Result<Response<pb::TxnResponse>, Status> {
+        let work = self.work_of_txn(txn.request());
+        if !work.is_long() {
+            return self.read_txn_now(&txn).map(Response::new);
+        }
+        let held = self.hold_memory(work).await?;
+        let connection = self.clone();
+        let answer = off_runtime(move || connection.read_txn_now(&txn)).await??;
+        let mut response = Response::new(answer);
+        response.extensions_mut().insert(Arc::new(held));
+        Ok(response)
+    }
+
+    fn read_txn_now(&self, txn: &Authorized<Txn>) -> Result<pb::TxnResponse, Status> {
+        let tenants = &self.node().tenants;
+        let answer = tenants
+            .read_txn(&self.tenant, txn.request())
+            .map_err(refuse)?;
+        let header = self.header_at(answer.revision);
+        Ok(raise::txn(answer, header))
+    }
+
     /// Waits until the answer's estimated size fits into the budget that long answers share. One that is larger than the whole
-    /// budget waits until it is alone.
-    async fn hold_memory(&self, range: &Range) -> Result<OwnedSemaphorePermit, Status> {
+    /// budget waits until it is alone. A client with much to read waits until it has read it.
+    async fn hold_memory(&self, work: Work) -> Result<OwnedSemaphorePermit, Status> {
+        self.held.room(held::Kind::Long).await;
         let node = self.node();
-        let keys = self.tenant.keys().max(1) as u64;
-        let rows = if range.limit == 0 {
-            keys
-        } else {
-            keys.min(range.limit)
-        };
-        let bytes = self.tenant.size_bytes() / keys * rows;
-        let units = (bytes / READ_BUDGET_UNIT_BYTES).clamp(1, u64::from(node.read_budget_units));
+        let units =
+            (work.bytes / READ_BUDGET_UNIT_BYTES).clamp(1, u64::from(node.read_budget_units));
         node.read_budget
             .clone()
             .acquire_many_owned(units as u32)
@@ -242,19 +259,15 @@ impl Connection {
         Ok(raise::range(answer, header))
     }
 
-    /// Whether a range may take long: it reads many rows, or sorts or filters many keys.
-    fn is_long(&self, range: &Range) -> bool {
-        if range.count_only || matches!(range.keys, KeyRange::Point(_)) {
-            return false;
-        }
-        let bounded_by_limit = range.order == Order::Natural && !range.filter.is_set();
-        if bounded_by_limit && (1..=LONG_RANGE_KEYS).contains(&range.limit) {
-            return false;
-        }
-        self.tenant.keys() as u64 > LONG_RANGE_KEYS
-    }
-
     pub(super) async fn commit(&self, command: Authorized<Command>) -> Result<Answer, Status> {
+        // The answers of calls that return rows are as long as the rows are: not too many at a time.
+        let _turn = if returns_rows(command.request()) {
+            let turn = self.held.turn().await;
+            self.held.room(held::Kind::Short).await;
+            Some(turn)
+        } else {
+            None
+        };
         self.worker
             .propose(&self.tenant, command)
             .await
@@ -282,128 +295,5 @@ impl Connection {
             self.linearizable()?;
         }
         Pages::open(self.clone(), range).map_err(refuse)
-    }
-}
-
-/// Keys in the first message of a RangeStream (etcd's).
-const FIRST_PAGE_KEYS: u64 = 10;
-/// Most keys in one message, so that a page of small values does not hold up the runtime.
-const PAGE_KEYS_MAX: u64 = LONG_RANGE_KEYS;
-
-/// A range that is read piece by piece at one revision.
-struct Pages {
-    connection: Arc<Connection>,
-    snapshot: holdfast_storage::mvcc::Snapshot,
-    /// What is left to read; the revision is pinned.
-    rest: Option<Range>,
-    page_keys: u64,
-    /// Keys that may still be sent; `None` without a limit.
-    left: Option<u64>,
-    total: u64,
-}
-
-impl Pages {
-    fn open(connection: Arc<Connection>, range: Authorized<Range>) -> Result<Pages, Refusal> {
-        let mut range = range.into_request();
-        let node = connection.node();
-        let snapshot = node.tenants.snapshot(&connection.tenant);
-        let count = Range {
-            count_only: true,
-            ..range.clone()
-        };
-        let total = node
-            .tenants
-            .range_in(connection.tenant.id, &snapshot, &count)?
-            .count;
-        if range.revision <= 0 {
-            range.revision = snapshot.revision();
-        }
-        Ok(Pages {
-            snapshot,
-            left: (range.limit != 0).then_some(range.limit),
-            rest: Some(range),
-            page_keys: FIRST_PAGE_KEYS,
-            total,
-            connection,
-        })
-    }
-
-    fn next_page(&mut self) -> Result<Option<pb::RangeStreamResponse>, Refusal> {
-        let Some(mut range) = self.rest.take() else {
-            return Ok(None);
-        };
-        let connection = self.connection.clone();
-        let tenants = &connection.node().tenants;
-        let header = Some(connection.header_at(self.snapshot.revision()));
-        if range.count_only {
-            return Ok(Some(page(pb::RangeResponse {
-                header,
-                count: self.total as i64,
-                ..pb::RangeResponse::default()
-            })));
-        }
-        if connection.tenant.compacted() > range.revision {
-            return Err(Refusal::Compacted);
-        }
-        range.limit = self
-            .left
-            .map_or(self.page_keys, |left| left.min(self.page_keys));
-        let answer = tenants.range_in(connection.tenant.id, &self.snapshot, &range)?;
-        let sent = answer.rows.len() as u64;
-        if let Some(left) = &mut self.left {
-            *left -= sent;
-        }
-        let bytes: usize = answer
-            .rows
-            .iter()
-            .map(|row| row.key.len() + row.value.len())
-            .sum();
-        let target = connection.node().config.max_request_bytes;
-        if bytes < target / 2 {
-            self.page_keys = (self.page_keys * 2).min(PAGE_KEYS_MAX);
-        } else if bytes > target {
-            self.page_keys = (self.page_keys / 2).max(1);
-        }
-        let is_last = !answer.more || self.left == Some(0);
-        let mut response = pb::RangeResponse {
-            kvs: Vec::new(),
-            more: false,
-            header: None,
-            count: 0,
-        };
-        if is_last {
-            response.header = header;
-            response.more = answer.more;
-            response.count = self.total as i64;
-        } else if let Some(last) = answer.rows.last() {
-            let mut next = last.key.to_vec();
-            next.push(0);
-            range.keys = after(&range.keys, next.into());
-            self.rest = Some(range);
-        }
-        response.kvs = answer.rows.into_iter().map(raise::key_value).collect();
-        Ok(Some(page(response)))
-    }
-}
-
-fn page(response: pb::RangeResponse) -> pb::RangeStreamResponse {
-    pb::RangeStreamResponse {
-        range_response: Some(response),
-    }
-}
-
-/// The part of a range from `next` on. It is inside what was authorized: it only moves the start up.
-fn after(keys: &KeyRange, next: bytes::Bytes) -> KeyRange {
-    match keys {
-        KeyRange::Span { end, .. } => KeyRange::Span {
-            start: next,
-            end: end.clone(),
-        },
-        KeyRange::From(_) | KeyRange::All => KeyRange::From(next),
-        // One key has no second page.
-        KeyRange::Point(key) => KeyRange::Span {
-            start: next,
-            end: key.clone(),
-        },
     }
 }

@@ -168,14 +168,16 @@ pub(super) fn watch(wire: pb::WatchCreateRequest) -> WatchRequest {
     use pb::watch_create_request::FilterType;
     let has = |filter: FilterType| wire.filters.contains(&(filter as i32));
     let (no_put, no_delete) = (has(FilterType::Noput), has(FilterType::Nodelete));
+    // Copied: a watch lives for long, and what was received shares its memory with the messages around it.
     let key = if wire.key.is_empty() {
         Bytes::from_static(&[0])
     } else {
-        wire.key
+        Bytes::copy_from_slice(&wire.key)
     };
+    let end = Bytes::copy_from_slice(&wire.range_end);
     WatchRequest {
         id: wire.watch_id,
-        keys: KeyRange::from_pair(key, wire.range_end),
+        keys: KeyRange::from_pair(key, end),
         start: wire.start_revision,
         progress: wire.progress_notify,
         no_put,

@@ -274,6 +274,8 @@ impl Connection {
     }
 
     async fn hash_of(self: &Arc<Self>, revision: i64) -> Result<holdfast_tenant::KvHash, Status> {
+        // Nobody closes the semaphore.
+        let _turn = self.node().hashes.acquire().await;
         let connection = self.clone();
         off_runtime(move || {
             let begun = Instant::now();

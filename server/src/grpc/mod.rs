@@ -7,15 +7,18 @@ mod kv;
 mod lease;
 mod lower;
 mod maintenance;
+mod pages;
 mod quota;
 mod raise;
 mod snapshot;
 mod watch;
 mod watch_sink;
+mod work;
 
 pub(crate) use errors::message_too_large;
 pub(crate) use raise::encode_event;
 
+use crate::held::Held;
 use crate::metrics::Rpc;
 use crate::node::{Node, Worker};
 use holdfast_auth::{Authorized, Demands, Gate, Principal, policy};
@@ -39,6 +42,8 @@ pub(crate) struct Connection {
     pub(crate) principal: Principal,
     pub(crate) gate: Gate,
     pub(crate) peer: Option<SocketAddr>,
+    /// What it makes the server hold.
+    pub(crate) held: Arc<Held>,
 }
 
 /// A connection as the generated services hold it.

@@ -3,7 +3,7 @@
 //!
 //! The snapshot is written to an unlinked file first: the length is then known, and a slow client holds no view of the store.
 
-use super::{Connection, StreamGuard};
+use super::{Connection, StreamGuard, off_runtime};
 use crate::version;
 use bytes::Bytes;
 use holdfast_proto::etcdserverpb as pb;
@@ -14,8 +14,8 @@ use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::sync::mpsc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Status};
 
@@ -23,80 +23,154 @@ use tonic::{Code, Status};
 const CHUNK_BYTES: usize = 32 << 10;
 /// The unit that clients expect the body to be a multiple of.
 const SECTOR_BYTES: u64 = 512;
-/// Messages that wait for the client.
+/// Messages that are read from the file at a time and wait for the client.
 const QUEUED_CHUNKS: usize = 8;
+/// A client that takes no message for so long is given up: its file takes space, and others wait for their turn.
+const PATIENCE: Duration = Duration::from_secs(30);
 
+type Item = Result<pb::SnapshotResponse, Status>;
+
+/// Streams a snapshot. Threads for long work are taken while there is something to do, never while the client reads.
 pub(super) fn stream(
     connection: Arc<Connection>,
     guard: StreamGuard,
-) -> Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>> {
+) -> Pin<Box<dyn Stream<Item = Item> + Send>> {
     let (sender, receiver) = mpsc::channel(QUEUED_CHUNKS);
-    tokio::task::spawn_blocking(move || {
+    let (failed, failure) = oneshot::channel();
+    tokio::spawn(async move {
+        // The whole guard: a closure takes the fields that it names.
         let mut guard = guard;
-        guard.code = Code::Ok;
-        if let Err(error) = send(&connection, &sender) {
-            guard.code = Code::Internal;
-            tracing::error!(%error, "cannot send a snapshot");
-            let status = Status::internal(format!("etcdserver: snapshot: {error}"));
-            // A client that is gone needs no error.
-            let _ = sender.blocking_send(Err(status));
+        match send(&connection, &sender).await {
+            Ok(()) => guard.code = Code::Ok,
+            Err(Unsent::Gone) => {}
+            Err(Unsent::Failed(status)) => {
+                guard.code = status.code();
+                tracing::error!(error = status.message(), "cannot send a snapshot");
+                // A client that is gone needs no error.
+                let _ = failed.send(status);
+            }
         }
     });
-    Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver).map(|item| item))
+    // An error comes after the messages that wait: they may fill the queue.
+    let end = futures::stream::once(failure).filter_map(|failure| failure.ok().map(Err));
+    Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver).chain(end))
 }
 
-fn send(
-    connection: &Connection,
-    sender: &mpsc::Sender<Result<pb::SnapshotResponse, Status>>,
-) -> io::Result<()> {
+/// Why a snapshot was not sent whole.
+enum Unsent {
+    /// The client went.
+    Gone,
+    Failed(Status),
+}
+
+impl From<Status> for Unsent {
+    fn from(status: Status) -> Unsent {
+        Unsent::Failed(status)
+    }
+}
+
+impl From<io::Error> for Unsent {
+    fn from(error: io::Error) -> Unsent {
+        Unsent::Failed(Status::internal(format!("etcdserver: snapshot: {error}")))
+    }
+}
+
+async fn send(connection: &Arc<Connection>, sender: &mpsc::Sender<Item>) -> Result<(), Unsent> {
     let begun = Instant::now();
     let node = connection.node();
-    let reader = SnapshotReader::new(
-        node.tenants.store().view(),
-        node.identity.cluster,
-        &SnapshotScope::All,
-    )
-    .map_err(io::Error::other)?;
-    let index = reader.position().index;
-    let mut file = unlinked_file(&node.snap_dir)?;
-    let mut length = 0u64;
-    for chunk in reader {
-        let chunk = chunk.map_err(io::Error::other)?;
-        file.write_all(&chunk)?;
-        length += chunk.len() as u64;
-    }
-    let padding = length.next_multiple_of(SECTOR_BYTES) - length;
-    file.write_all(&vec![0; padding as usize])?;
-    length += padding;
-    file.rewind()?;
-    let mut hash = Sha256::new();
-    let mut remaining = length;
-    while remaining > 0 {
-        let mut chunk = vec![0; CHUNK_BYTES.min(remaining as usize)];
-        file.read_exact(&mut chunk)?;
-        hash.update(&chunk);
-        remaining -= chunk.len() as u64;
-        let message = pb::SnapshotResponse {
-            header: None,
-            remaining_bytes: remaining,
-            blob: Bytes::from(chunk),
-            version: version::STORAGE.to_owned(),
-        };
-        if sender.blocking_send(Ok(message)).is_err() {
-            return Ok(());
+    let _turn = tokio::select! {
+        turn = node.snapshots.acquire() => turn,
+        () = sender.closed() => return Err(Unsent::Gone),
+    };
+    let writer = connection.clone();
+    let mut body = off_runtime(move || Body::write(&writer)).await??;
+    let (index, length) = (body.index, body.remaining);
+    loop {
+        let (read, messages) =
+            off_runtime(move || body.read().map(|messages| (body, messages))).await??;
+        body = read;
+        if messages.is_empty() {
+            break;
+        }
+        for message in messages {
+            match tokio::time::timeout(PATIENCE, sender.send(Ok(message))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Unsent::Gone),
+                Err(_) => {
+                    let text = "etcdserver: snapshot: the client does not read";
+                    return Err(Status::resource_exhausted(text).into());
+                }
+            }
         }
     }
-    let last = pb::SnapshotResponse {
-        header: None,
-        remaining_bytes: 0,
-        blob: Bytes::copy_from_slice(&hash.finalize()),
-        version: version::STORAGE.to_owned(),
-    };
-    if sender.blocking_send(Ok(last)).is_ok() {
-        node.metrics.snapshot_sent(begun.elapsed());
-        tracing::info!(index, bytes = length, "sent database snapshot");
-    }
+    node.metrics.snapshot_sent(begun.elapsed());
+    tracing::info!(index, bytes = length, "sent database snapshot");
     Ok(())
+}
+
+/// A snapshot in a file.
+struct Body {
+    file: File,
+    index: u64,
+    remaining: u64,
+    /// `None` once it was sent.
+    hash: Option<Sha256>,
+}
+
+impl Body {
+    fn write(connection: &Connection) -> io::Result<Body> {
+        let node = connection.node();
+        let reader = SnapshotReader::new(
+            node.tenants.store().view(),
+            node.identity.cluster,
+            &SnapshotScope::All,
+        )
+        .map_err(io::Error::other)?;
+        let index = reader.position().index;
+        let mut file = unlinked_file(&node.snap_dir)?;
+        let mut length = 0u64;
+        for chunk in reader {
+            let chunk = chunk.map_err(io::Error::other)?;
+            file.write_all(&chunk)?;
+            length += chunk.len() as u64;
+        }
+        let padding = length.next_multiple_of(SECTOR_BYTES) - length;
+        file.write_all(&vec![0; padding as usize])?;
+        file.rewind()?;
+        Ok(Body {
+            file,
+            index,
+            remaining: length + padding,
+            hash: Some(Sha256::new()),
+        })
+    }
+
+    /// The next messages; none after the last.
+    fn read(&mut self) -> io::Result<Vec<pb::SnapshotResponse>> {
+        let mut messages = Vec::new();
+        let message = |remaining_bytes, blob| pb::SnapshotResponse {
+            header: None,
+            remaining_bytes,
+            blob,
+            version: version::STORAGE.to_owned(),
+        };
+        while messages.len() < QUEUED_CHUNKS
+            && self.remaining > 0
+            && let Some(hash) = &mut self.hash
+        {
+            let mut chunk = vec![0; CHUNK_BYTES.min(self.remaining as usize)];
+            self.file.read_exact(&mut chunk)?;
+            hash.update(&chunk);
+            self.remaining -= chunk.len() as u64;
+            messages.push(message(self.remaining, Bytes::from(chunk)));
+        }
+        if self.remaining == 0
+            && let Some(hash) = self.hash.take()
+        {
+            messages.push(message(0, Bytes::copy_from_slice(&hash.finalize())));
+        }
+        Ok(messages)
+    }
 }
 
 fn unlinked_file(dir: &Path) -> io::Result<File> {

@@ -78,6 +78,12 @@ impl WatchStream {
         self.connection.node().tenants.inbox().push(message);
     }
 
+    /// Sends the hub a request of the client's.
+    fn ask(&self, message: Message) {
+        self.sink.asked();
+        self.push(message);
+    }
+
     fn handle(&self, wire: pb::WatchRequest) {
         use pb::watch_request::RequestUnion;
         self.connection
@@ -88,7 +94,7 @@ impl WatchStream {
             Some(RequestUnion::CreateRequest(create)) => {
                 let request = lower::watch(create);
                 match self.connection.authorize(Rpc::Watch, Watched(&request)) {
-                    Ok(_) => self.push(Message::Create {
+                    Ok(_) => self.ask(Message::Create {
                         stream: self.id,
                         request,
                     }),
@@ -106,12 +112,12 @@ impl WatchStream {
                     }),
                 }
             }
-            Some(RequestUnion::CancelRequest(cancel)) => self.push(Message::Cancel {
+            Some(RequestUnion::CancelRequest(cancel)) => self.ask(Message::Cancel {
                 stream: self.id,
                 watch_id: cancel.watch_id,
             }),
             Some(RequestUnion::ProgressRequest(_)) => {
-                self.push(Message::Progress { stream: self.id });
+                self.ask(Message::Progress { stream: self.id });
             }
             // etcd ignores a request without content.
             None => {}

@@ -11,12 +11,19 @@ use std::task::{Context, Poll};
 /// one transaction stay together.
 const ROOM_BYTES: usize = 1 << 20;
 
+/// Requests of a stream that may wait for the hub: with a slow hub a client could otherwise fill the memory with them.
+const AHEAD_MAX: usize = 1024;
+
 #[derive(Default)]
 struct Queue {
     deliveries: VecDeque<Delivery>,
     bytes: usize,
     /// The hub was told that there is no room and waits to be told otherwise.
     starved: bool,
+    /// Requests that the hub has not dealt with.
+    ahead: usize,
+    /// The stream takes no requests until the hub has dealt with some.
+    too_far: bool,
     waker: Option<std::task::Waker>,
 }
 
@@ -41,6 +48,10 @@ impl Sink {
     pub(super) fn poll_next(&self, context: &Context<'_>) -> Poll<Delivery> {
         let mut queue = self.queue.lock();
         let Some(delivery) = queue.deliveries.pop_front() else {
+            if queue.too_far && queue.ahead < AHEAD_MAX {
+                // The hub was quicker than this task on its way to sleep.
+                context.waker().wake_by_ref();
+            }
             queue.waker = Some(context.waker().clone());
             return Poll::Pending;
         };
@@ -57,7 +68,14 @@ impl Sink {
 
     /// Whether the stream may take more requests: their answers need room, too.
     pub(super) fn takes_requests(&self) -> bool {
-        self.queue.lock().bytes < ROOM_BYTES
+        let mut queue = self.queue.lock();
+        queue.too_far = queue.ahead >= AHEAD_MAX;
+        queue.bytes < ROOM_BYTES && !queue.too_far
+    }
+
+    /// A request goes to the hub.
+    pub(super) fn asked(&self) {
+        self.queue.lock().ahead += 1;
     }
 }
 
@@ -78,5 +96,19 @@ impl WatchSink for Sink {
         let room = queue.bytes < ROOM_BYTES;
         queue.starved |= !room;
         room
+    }
+
+    fn handled(&self) {
+        let mut queue = self.queue.lock();
+        queue.ahead = queue.ahead.saturating_sub(1);
+        if !queue.too_far || queue.ahead > AHEAD_MAX / 2 {
+            return;
+        }
+        queue.too_far = false;
+        let waker = queue.waker.take();
+        drop(queue);
+        if let Some(waker) = waker {
+            self.mailbox.ready(waker);
+        }
     }
 }

@@ -138,7 +138,12 @@ impl Server {
     /// Processor time used so far, in hundredths of a second (`proc_pid_stat(5)`).
     fn ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
@@ -240,3 +245,31 @@ pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
         .await
         .expect("it takes too long")
 }
+
+/// What a good client may wait at worst while a bad one is at work, on a busy machine with a debug build.
+pub(crate) const TOLERABLE: Duration = Duration::from_secs(3);
+
+pub(crate) fn range(key: &[u8], end: &[u8]) -> pb::RangeRequest {
+    pb::RangeRequest {
+        key: key.to_vec().into(),
+        range_end: end.to_vec().into(),
+        ..pb::RangeRequest::default()
+    }
+}
+
+/// Waits until the server has done with what was sent to it, and weighs what it has come to.
+#[track_caller]
+pub(crate) fn bounded(server: &mut Server, before: u64, limit: u64) {
+    server.settle();
+    assert!(server.runs(), "the server is gone");
+    let grown = server.peak().saturating_sub(before);
+    eprintln!("{} MiB more than before", grown / MIB);
+    assert!(
+        grown <= limit,
+        "{} MiB more than before, allowed are {}",
+        grown / MIB,
+        limit / MIB
+    );
+}
+
+pub(crate) const PATH_RANGE: &str = "/etcdserverpb.KV/Range";

@@ -68,7 +68,7 @@ impl Default for StoreOptions {
             block_cache_bytes: 16 << 20,
             memtable_bytes: 16 << 20,
             journal_bytes: 64 << 20,
-            max_batch_bytes: 4 << 20,
+            max_batch_bytes: 1 << 20,
             reserve_bytes: 64 << 20,
             may_set_aside: true,
         }

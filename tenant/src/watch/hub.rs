@@ -8,7 +8,7 @@ use super::{
 use bytes::Bytes;
 use holdfast_auth::KeyRange;
 use holdfast_storage::{Row, TenantId};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,11 @@ const CATCH_UP_BYTES: usize = 2 << 20;
 /// Watches served by one catch-up round (etcd's bound).
 const CATCH_UP_WATCHES: usize = 512;
 
+/// Bytes that all watches together may take. Each may have keys as long as a request: their number alone bounds nothing.
+const WATCHES_BYTES_MAX: usize = 512 << 20;
+/// Bytes that a watch takes besides its keys.
+const WATCH_BYTES: usize = 400;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Fed by the inbox.
@@ -50,6 +55,10 @@ struct Watch {
     /// Whether something was delivered since the last progress tick.
     active: bool,
     sink: SharedSink,
+    /// See [`TenantWatches::turns`].
+    turn: u64,
+    /// Its place among the watches of its key, if it watches one.
+    place: u32,
     /// Which events of the transaction in hand concern the watch; empty between transactions.
     matched: Vec<u32>,
 }
@@ -70,6 +79,9 @@ struct TenantWatches {
     /// Everything up to here was fanned out.
     fanned_out: i64,
     behind: BTreeSet<(i64, u32)>,
+    /// The same by the turn that each was given when it was last served: whoever is far behind cannot keep the others waiting.
+    turns: BTreeSet<(u64, u32)>,
+    next_turn: u64,
 }
 
 /// The hub. [`Hub::run`] drives it on a thread; [`Hub::step`] does one round, for tests and simulation.
@@ -84,8 +96,22 @@ pub struct Hub {
     streams: HashMap<StreamId, Stream>,
     tenants: HashMap<TenantId, TenantWatches>,
     touched: Vec<u32>,
+    /// Streams with a progress request that waits.
+    asking: Vec<StreamId>,
+    /// What the watches take, bytes.
+    bytes: usize,
     next_tick: Instant,
     stopped: bool,
+}
+
+impl TenantWatches {
+    /// Lines a watch up for the catch-up rounds.
+    fn wait(&mut self, watch: &mut Watch, index: u32) {
+        watch.turn = self.next_turn;
+        self.next_turn += 1;
+        self.behind.insert((watch.next, index));
+        self.turns.insert((watch.turn, index));
+    }
 }
 
 impl Hub {
@@ -109,6 +135,8 @@ impl Hub {
             streams: HashMap::new(),
             tenants: HashMap::new(),
             touched: Vec::new(),
+            asking: Vec::new(),
+            bytes: 0,
             next_tick: now + limits.progress_interval,
             stopped: false,
         }
@@ -184,14 +212,24 @@ impl Hub {
                     },
                 );
             }
-            Message::Create { stream, request } => self.create(stream, request),
-            Message::Cancel { stream, watch_id } => self.cancel(stream, watch_id),
+            Message::Create { stream, request } => {
+                self.create(stream, request);
+                self.handled(stream);
+            }
+            Message::Cancel { stream, watch_id } => {
+                self.cancel(stream, watch_id);
+                self.handled(stream);
+            }
             Message::Progress { stream } => {
                 if let Some(entry) = self.streams.get_mut(&stream)
                     && !entry.watches.is_empty()
                 {
-                    entry.progress_at = Some(self.history.revision(entry.tenant));
+                    let revision = self.history.revision(entry.tenant);
+                    if entry.progress_at.replace(revision).is_none() {
+                        self.asking.push(stream);
+                    }
                 }
+                self.handled(stream);
             }
             Message::Room { stream } => self.unstall(stream),
             Message::Close { stream } => {
@@ -205,6 +243,12 @@ impl Hub {
         }
     }
 
+    fn handled(&self, stream: StreamId) {
+        if let Some(stream) = self.streams.get(&stream) {
+            stream.sink.handled();
+        }
+    }
+
     fn create(&mut self, stream_id: StreamId, mut request: WatchRequest) {
         let Some(stream) = self.streams.get_mut(&stream_id) else {
             return;
@@ -212,6 +256,8 @@ impl Hub {
         let current = self.history.revision(stream.tenant);
         let refusal = if stream.watches.len() >= self.limits.watches_per_stream {
             Some("etcdserver: too many watches on the stream".to_owned())
+        } else if self.bytes + watch_bytes(&request.keys) > WATCHES_BYTES_MAX {
+            Some("etcdserver: too many watches".to_owned())
         } else if request.start < 0 {
             Some("etcdserver: mvcc: required revision has been compacted".to_owned())
         } else if request.keys.is_empty() {
@@ -250,19 +296,26 @@ impl Hub {
         };
         let index = self.free.pop().unwrap_or(self.watches.len() as u32);
         stream.watches.insert(request.id, index);
-        let watch = Watch {
+        let mut watch = Watch {
             stream: stream_id,
             tenant: stream.tenant,
             next,
             state: State::Current,
             active: false,
             sink: stream.sink.clone(),
+            turn: 0,
+            place: 0,
             matched: Vec::new(),
             request,
         };
+        self.bytes += watch_bytes(&watch.request.keys);
         let watches = self.tenants.entry(watch.tenant).or_default();
         match &watch.request.keys {
-            KeyRange::Point(key) => watches.points.entry(key.clone()).or_default().push(index),
+            KeyRange::Point(key) => {
+                let list = watches.points.entry(key.clone()).or_default();
+                watch.place = list.len() as u32;
+                list.push(index);
+            }
             keys => watches.ranges.insert(keys, index),
         }
         let behind = next <= current;
@@ -296,19 +349,32 @@ impl Hub {
             return;
         };
         self.free.push(index);
+        self.bytes -= watch_bytes(&watch.request.keys);
         if let Some(watches) = self.tenants.get_mut(&watch.tenant) {
             match &watch.request.keys {
                 KeyRange::Point(key) => {
-                    if let Some(list) = watches.points.get_mut(key) {
-                        list.retain(|other| *other != index);
-                        if list.is_empty() {
-                            watches.points.remove(key);
+                    if let Some(list) = watches.points.get_mut(key)
+                        && (watch.place as usize) < list.len()
+                    {
+                        // Thousands may watch one key, and end together.
+                        list.swap_remove(watch.place as usize);
+                        match list.get(watch.place as usize) {
+                            Some(moved) => {
+                                if let Some(moved) = &mut self.watches[*moved as usize] {
+                                    moved.place = watch.place;
+                                }
+                            }
+                            None if list.is_empty() => {
+                                watches.points.remove(key);
+                            }
+                            None => {}
                         }
                     }
                 }
                 keys => watches.ranges.remove(keys, index),
             }
             watches.behind.remove(&(watch.next, index));
+            watches.turns.remove(&(watch.turn, index));
         }
     }
 
@@ -325,7 +391,7 @@ impl Hub {
         if watch.state == State::Behind
             && let Some(watches) = self.tenants.get_mut(&watch.tenant)
         {
-            watches.behind.insert((next, index));
+            watches.wait(watch, index);
         }
     }
 
@@ -354,7 +420,7 @@ impl Hub {
             {
                 watch.state = State::Behind;
                 if let Some(watches) = self.tenants.get_mut(&watch.tenant) {
-                    watches.behind.insert((watch.next, *index));
+                    watches.wait(watch, *index);
                 }
             }
         }
@@ -426,7 +492,7 @@ impl Hub {
         self.touched = touched;
     }
 
-    /// One round: the watches that are furthest behind are fed from history.
+    /// One round: the watch that has waited longest, and those next to it in history, are fed from there.
     fn catch_up(&mut self) -> bool {
         let tenants: Vec<TenantId> = self
             .tenants
@@ -446,11 +512,26 @@ impl Hub {
         let Some(watches) = self.tenants.get_mut(&tenant) else {
             return;
         };
-        let mut chosen: VecDeque<u32> = VecDeque::new();
-        while chosen.len() < CATCH_UP_WATCHES
-            && let Some((_, index)) = watches.behind.pop_first()
-        {
-            chosen.push_back(index);
+        let Some((_, first)) = watches.turns.first() else {
+            return;
+        };
+        let from = self.watches[*first as usize]
+            .as_ref()
+            .map_or(i64::MIN, |watch| watch.next);
+        let taken: Vec<(i64, u32)> = watches
+            .behind
+            .range((from, *first)..)
+            .take(CATCH_UP_WATCHES)
+            .copied()
+            .collect();
+        let mut chosen: Vec<u32> = Vec::with_capacity(taken.len());
+        for behind in taken {
+            let index = behind.1;
+            watches.behind.remove(&behind);
+            if let Some(watch) = &self.watches[index as usize] {
+                watches.turns.remove(&(watch.turn, index));
+            }
+            chosen.push(index);
         }
         let from = chosen
             .iter()
@@ -485,6 +566,14 @@ impl Hub {
                 watch.state = State::Stalled;
                 continue;
             }
+            if through < watch.next {
+                // What was read ends before it: it keeps its turn.
+                if let Some(watches) = self.tenants.get_mut(&tenant) {
+                    watches.behind.insert((watch.next, index));
+                    watches.turns.insert((watch.turn, index));
+                }
+                continue;
+            }
             let first = rows.partition_point(|row| row.revision.main < watch.next);
             let events: Vec<Bytes> = rows[first..]
                 .iter()
@@ -498,7 +587,7 @@ impl Hub {
                         .entry((first + offset, previous))
                         .or_insert_with(|| {
                             let replaced = previous
-                                .then(|| self.history.before(tenant, &row.key, row.revision.main))
+                                .then(|| replaced_by(&*self.history, tenant, row))
                                 .flatten();
                             (self.encode)(row, replaced.as_ref())
                         })
@@ -538,8 +627,12 @@ impl Hub {
 
     /// Answers progress requests whose revision was fanned out. Returns whether one still waits for the inbox.
     fn answer_progress(&mut self) -> bool {
-        let mut waiting = false;
-        for stream in self.streams.values_mut() {
+        let mut waiting = Vec::new();
+        for id in std::mem::take(&mut self.asking) {
+            // A stream may have ended since it asked.
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
             let Some(at) = stream.progress_at else {
                 continue;
             };
@@ -547,13 +640,9 @@ impl Hub {
                 .tenants
                 .get(&stream.tenant)
                 .map_or(0, |watches| watches.fanned_out);
-            if fanned_out < at && self.history.published(stream.tenant) < at {
-                // The transaction is applied, but its events are not in the inbox yet: they come within microseconds.
-                waiting = true;
-                continue;
-            }
             if fanned_out < at {
-                waiting = true;
+                // The transaction is applied, but its events are not in the inbox yet: they come within microseconds.
+                waiting.push(id);
                 continue;
             }
             stream.progress_at = None;
@@ -571,7 +660,8 @@ impl Hub {
                 });
             }
         }
-        waiting
+        self.asking = waiting;
+        !self.asking.is_empty()
     }
 
     fn tick(&mut self) {
@@ -597,6 +687,16 @@ impl Hub {
     }
 }
 
+fn watch_bytes(keys: &KeyRange) -> usize {
+    let keys = match keys {
+        KeyRange::Point(key) => key.len(),
+        KeyRange::Span { start, end } => start.len() + end.len(),
+        KeyRange::From(start) => start.len(),
+        KeyRange::All => 0,
+    };
+    WATCH_BYTES + keys
+}
+
 fn wants(request: &WatchRequest, row: &Row) -> bool {
     if row.tombstone {
         !request.no_delete
@@ -612,11 +712,22 @@ fn encode_applied(
     event: &Event,
     previous: bool,
 ) -> Bytes {
-    let replaced = event
-        .replaced
-        .filter(|_| previous)
-        .and_then(|revision| history.row(tenant, revision));
-    encode(&event.row, replaced.as_ref())
+    let row = &event.row;
+    let replaced = match event.replaced.filter(|_| previous) {
+        // A put, and in the same transaction a delete without an upper bound.
+        Some(revision) if revision.main == row.revision.main => replaced_by(history, tenant, row),
+        Some(revision) => history.row(tenant, revision),
+        None => None,
+    };
+    encode(row, replaced.as_ref())
+}
+
+/// What a key was before the transaction of `row`; nothing for a creation (behaviour §3.7).
+fn replaced_by(history: &dyn History, tenant: TenantId, row: &Row) -> Option<Row> {
+    if !row.tombstone && row.create_revision == row.revision.main {
+        return None;
+    }
+    history.before(tenant, &row.key, row.revision.main)
 }
 
 /// Reads whole transactions from `from` on. Returns them and the last revision that they are complete for.

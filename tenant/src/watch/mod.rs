@@ -116,6 +116,10 @@ pub trait WatchSink: Send + Sync {
 
     /// Whether events may be queued. A sink that answered no sends [`Message::Room`] once it has room again.
     fn has_room(&self) -> bool;
+
+    /// One of the stream's requests ([`Message::Create`], [`Message::Cancel`], [`Message::Progress`]) was dealt with: the stream may
+    /// bound how many it has sent ahead.
+    fn handled(&self) {}
 }
 
 /// Wakes the readers of all sinks that were pushed to since the last call.

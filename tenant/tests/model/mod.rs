@@ -19,6 +19,8 @@ pub(crate) struct Model {
     pub(crate) compacted: i64,
     /// All rows ever written, in order.
     pub(crate) rows: Vec<Row>,
+    /// Every revision to which it was compacted.
+    pub(crate) marks: BTreeSet<i64>,
     pub(crate) leases: BTreeMap<i64, i64>,
     pub(crate) alarms: BTreeSet<Alarm>,
 }
@@ -31,6 +33,7 @@ impl Model {
             revision: 1,
             compacted: -1,
             rows: Vec::new(),
+            marks: BTreeSet::new(),
             leases: BTreeMap::new(),
             alarms: BTreeSet::new(),
         }
@@ -116,6 +119,7 @@ impl Model {
                     return Err(Refusal::FutureRevision);
                 }
                 self.compacted = *revision;
+                self.marks.insert(*revision);
                 Ok(Answer::Compacted {
                     revision: self.revision,
                 })
@@ -303,14 +307,21 @@ impl Model {
             .cloned()
             .collect();
         let filtered = filter.is_set();
-        let by = |rows: &mut Vec<Row>, target: SortTarget| {
-            // etcd leaves the order of equals open; keys decide here, as in the index.
-            rows.sort_by(|a, b| match target {
-                SortTarget::Key => a.key.cmp(&b.key),
-                SortTarget::Version => a.version.cmp(&b.version),
-                SortTarget::Create => a.create_revision.cmp(&b.create_revision),
-                SortTarget::Mod => a.revision.main.cmp(&b.revision.main),
-                SortTarget::Value => a.value.cmp(&b.value),
+        let by = |rows: &mut Vec<Row>, target: SortTarget, descending: bool| {
+            // etcd leaves the order of equals open; here they stay in the order of their keys, either way.
+            rows.sort_by(|a, b| {
+                let ordering = match target {
+                    SortTarget::Key => a.key.cmp(&b.key),
+                    SortTarget::Version => a.version.cmp(&b.version),
+                    SortTarget::Create => a.create_revision.cmp(&b.create_revision),
+                    SortTarget::Mod => a.revision.main.cmp(&b.revision.main),
+                    SortTarget::Value => a.value.cmp(&b.value),
+                };
+                if descending {
+                    ordering.reverse()
+                } else {
+                    ordering
+                }
             });
         };
         let mut by_value = false;
@@ -320,14 +331,11 @@ impl Model {
                 if !filtered {
                     rows.truncate(limit.saturating_add(1));
                 }
-                by(&mut rows, target);
+                by(&mut rows, target, false);
                 by_value = target == SortTarget::Value;
             }
             Order::Sorted { target, descending } => {
-                by(&mut rows, target);
-                if descending {
-                    rows.reverse();
-                }
+                by(&mut rows, target, descending);
                 by_value = target == SortTarget::Value;
             }
         }

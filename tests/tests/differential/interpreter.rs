@@ -80,6 +80,10 @@ pub(crate) async fn run(ours: &Server, theirs: &Server, steps: &[Step]) -> Resul
             continue;
         }
         let current = sides.1.raw.revision().await;
+        // After a compaction at 0 etcd 3.7.1 answers HashKV sometimes with the mark before it; compaction.rs has this case alone.
+        if matches!(step, Step::Compact(relative) if resolve(*relative, current) == 0) {
+            continue;
+        }
         let answers = (
             sides.0.step(step.clone(), current).await,
             sides.1.step(step.clone(), current).await,
@@ -96,7 +100,12 @@ pub(crate) async fn run(ours: &Server, theirs: &Server, steps: &[Step]) -> Resul
 
 fn runs_in(era: Era, step: &Step, compacted: bool) -> bool {
     match step {
-        Step::RangeStream(_) => !era.before_3_7,
+        // Without an order etcd sorts each message by the target, wherever it happens to cut; ours are in key order
+        // (docs/DIFFERENCES.md).
+        Step::RangeStream(request) => {
+            let accident = request.sort_order == 0 && request.sort_target != 0;
+            !era.before_3_7 && !accident
+        }
         Step::HashKv => !(era.before_3_6 && compacted),
         Step::Watch(request) => !(era.before_3_6 && request.start_revision < 0),
         Step::Range(request) => !(era.before_3_6 && unknown_sort(request)),

@@ -1,0 +1,212 @@
+//! Bodies of requests and answers, counted in their connection's account.
+
+use crate::held::{Inbound, Kind, Unsent};
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::Status;
+
+/// A part of the memory budget, until it is given back.
+pub(crate) type Share = Arc<Mutex<Option<Arc<OwnedSemaphorePermit>>>>;
+
+/// An answer's body.
+pub(crate) struct Answer {
+    body: tonic::body::Body,
+    unsent: Unsent,
+    /// A stream of answers, of which the next is made only when there is room for it.
+    streams: bool,
+    share: Option<Share>,
+}
+
+impl Answer {
+    pub(crate) fn new(
+        body: tonic::body::Body,
+        unsent: Unsent,
+        streams: bool,
+        share: Option<Share>,
+    ) -> Answer {
+        Answer {
+            body,
+            unsent,
+            streams,
+            share,
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(share) = &self.share {
+            share.lock().take();
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if let Some(piece) = this.unsent.next() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if this.streams {
+            ready!(this.unsent.held().poll_room(Kind::Short, context.waker()));
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        Poll::Ready(
+            frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| this.unsent.begin(bytes)))),
+        )
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.unsent.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request's body.
+pub(crate) struct Counted {
+    body: Incoming,
+    inbound: Arc<Inbound>,
+    /// For a stream of messages, of which each is done when the next begins; `None` for a request of one.
+    messages: Option<Messages>,
+}
+
+impl Counted {
+    pub(crate) fn new(body: Incoming, inbound: Arc<Inbound>, streams: bool) -> Counted {
+        Counted {
+            body,
+            inbound,
+            messages: streams.then(Messages::default),
+        }
+    }
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+            None => return Poll::Ready(None),
+        };
+        if let Some(bytes) = frame.data_ref() {
+            let counted = match &mut this.messages {
+                Some(messages) => match messages.follow(bytes) {
+                    Unfinished::Same(bytes) => bytes,
+                    Unfinished::Other(bytes) => {
+                        this.inbound.reset();
+                        bytes
+                    }
+                },
+                None => bytes.len(),
+            };
+            if !this.inbound.add(counted) {
+                let status = Status::resource_exhausted("etcdserver: too many requests");
+                return Poll::Ready(Some(Err(status)));
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Where gRPC's messages end in a stream of bytes: each has a prefix of a flag and four bytes of length.
+#[derive(Default)]
+struct Messages {
+    prefix: [u8; 5],
+    prefix_have: usize,
+    left: usize,
+}
+
+/// Bytes of a message that is not complete.
+#[derive(Debug, PartialEq, Eq)]
+enum Unfinished {
+    /// More of the one that was unfinished before.
+    Same(usize),
+    /// That one is complete; these are of another.
+    Other(usize),
+}
+
+impl Messages {
+    fn follow(&mut self, mut bytes: &[u8]) -> Unfinished {
+        let mut unfinished = 0;
+        let mut completed = false;
+        while !bytes.is_empty() {
+            let take = if self.left > 0 {
+                let take = self.left.min(bytes.len());
+                self.left -= take;
+                take
+            } else {
+                let take = (self.prefix.len() - self.prefix_have).min(bytes.len());
+                self.prefix[self.prefix_have..][..take].copy_from_slice(&bytes[..take]);
+                self.prefix_have += take;
+                if self.prefix_have == self.prefix.len() {
+                    let [_, length @ ..] = self.prefix;
+                    self.left = u32::from_be_bytes(length) as usize;
+                }
+                take
+            };
+            bytes.advance(take);
+            unfinished += take;
+            if self.left == 0 && self.prefix_have == self.prefix.len() {
+                self.prefix_have = 0;
+                unfinished = 0;
+                completed = true;
+            }
+        }
+        if completed {
+            Unfinished::Other(unfinished)
+        } else {
+            Unfinished::Same(unfinished)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_unfinished_message_counts() {
+        let mut messages = Messages::default();
+        let mut stream = Vec::new();
+        for length in [3u32, 0, 700, 1] {
+            stream.push(0);
+            stream.extend(length.to_be_bytes());
+            stream.extend(vec![9; length as usize]);
+        }
+        assert_eq!(messages.follow(&stream[..4]), Unfinished::Same(4));
+        assert_eq!(messages.follow(&stream[4..10]), Unfinished::Other(2));
+        // The empty one ends with its prefix.
+        assert_eq!(messages.follow(&stream[10..13]), Unfinished::Other(0));
+        assert_eq!(messages.follow(&stream[13..113]), Unfinished::Same(100));
+        assert_eq!(messages.follow(&stream[113..]), Unfinished::Other(0));
+    }
+}
