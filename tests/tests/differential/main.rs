@@ -40,6 +40,11 @@ async fn random_programs_have_the_same_answers() {
     for seed in seeds {
         let steps = program(seed, STEPS);
         if let Err(first) = on_fresh_servers(&etcd, &steps).await {
+            // Some transactions end etcd 3.7.1 itself (ignore_lease on a key that the transaction has deleted): nothing to compare.
+            if first.theirs.contains("transport error") {
+                eprintln!("program {seed}: the real etcd died at step {}", first.step);
+                continue;
+            }
             let (steps, mismatch) = shrink(&etcd, steps, first).await;
             let listing: Vec<_> = steps.iter().map(|step| format!("  {step:?}")).collect();
             panic!(
