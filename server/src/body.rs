@@ -1,8 +1,9 @@
 //! Bodies of requests and answers, counted in their connection's account.
 
 use crate::held::{Inbound, Kind, Unsent};
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use std::pin::Pin;
@@ -14,6 +15,32 @@ use tonic::Status;
 /// A part of the memory budget, until it is given back.
 pub(crate) type Share = Arc<Mutex<Option<Arc<OwnedSemaphorePermit>>>>;
 
+/// The message of a long answer, encoded and framed away from the runtime. As an extension of a response it takes the place of the
+/// response's own body.
+#[derive(Clone)]
+pub(crate) struct Prepared(Bytes);
+
+impl Prepared {
+    /// Encodes a message with gRPC's prefix: a flag (not compressed) and its length.
+    pub(crate) fn new(message: impl prost::Message) -> Prepared {
+        let length = message.encoded_len();
+        let mut frame = BytesMut::with_capacity(5 + length);
+        frame.put_u8(0);
+        // What is longer than 4 GiB no client takes; the saturated length makes it refuse.
+        frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        message.encode_raw(&mut frame);
+        Prepared(frame.freeze())
+    }
+
+    /// The message and the trailers of success.
+    pub(crate) fn into_body(self) -> tonic::body::Body {
+        let mut trailers = http::HeaderMap::with_capacity(1);
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        let frames = [Frame::data(self.0), Frame::trailers(trailers)].map(Ok::<_, Status>);
+        tonic::body::Body::new(StreamBody::new(futures::stream::iter(frames)))
+    }
+}
+
 /// An answer's body.
 pub(crate) struct Answer {
     body: tonic::body::Body,
@@ -21,6 +48,8 @@ pub(crate) struct Answer {
     /// A stream of answers, of which the next is made only when there is room for it.
     streams: bool,
     share: Option<Share>,
+    /// Other tasks had their turn since the last piece.
+    yielded: bool,
 }
 
 impl Answer {
@@ -35,6 +64,7 @@ impl Answer {
             unsent,
             streams,
             share,
+            yielded: false,
         }
     }
 }
@@ -56,6 +86,12 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
+        if !this.unsent.is_empty() && !std::mem::replace(&mut this.yielded, true) {
+            // Writing a piece takes a while: the answers of others go in between.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        this.yielded = false;
         if let Some(piece) = this.unsent.next() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }

@@ -1,6 +1,6 @@
 //! One connection's requests: gRPC to the services, the rest to HTTP.
 
-use crate::body::{Answer as AnswerBody, Counted, Share};
+use crate::body::{Answer as AnswerBody, Counted, Prepared, Share};
 use crate::grpc::Services;
 use crate::held::{Held, Inbound, Kind, Unsent};
 use crate::http as pages;
@@ -189,7 +189,12 @@ fn deliver(
     } else {
         Kind::Short
     };
-    translate(response).map(|body| AnswerBody::new(body, Unsent::new(held, kind), streams, share))
+    let prepared: Option<Prepared> = response.extensions_mut().remove();
+    let response = match prepared {
+        Some(prepared) => response.map(|_| prepared.into_body()),
+        None => translate(response),
+    };
+    response.map(|body| AnswerBody::new(body, Unsent::new(held, kind), streams, share))
 }
 
 /// Puts tonic's own words for a message that is too large into those that clients know.

@@ -55,6 +55,7 @@ pub(crate) fn spawn_worker(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
+        .on_thread_start(upkeep::yield_to_requests)
         .thread_name(format!("hf-blocking-{index}"))
         .build()?;
     let thread = std::thread::Builder::new()

@@ -3,6 +3,7 @@
 use super::pages::Pages;
 use super::work::{Work, returns_rows};
 use super::{Connection, Session, StreamGuard, errors, lower, off_runtime, raise};
+use crate::body::Prepared;
 use crate::held;
 use crate::metrics::Rpc;
 use crate::node::READ_BUDGET_UNIT_BYTES;
@@ -204,9 +205,12 @@ impl Connection {
         }
         let held = self.hold_memory(work).await?;
         let connection = self.clone();
-        let answer = off_runtime(move || connection.read_now(&range)).await??;
-        let mut response = Response::new(answer);
+        // Encoded there, too: that takes as long as reading.
+        let prepared =
+            off_runtime(move || connection.read_now(&range).map(Prepared::new)).await??;
+        let mut response = Response::new(pb::RangeResponse::default());
         response.extensions_mut().insert(Arc::new(held));
+        response.extensions_mut().insert(prepared);
         Ok(response)
     }
 
