@@ -6,43 +6,85 @@
 pub mod encoded;
 
 /// Keys and the events that change them.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
 pub mod mvccpb {
     include!(concat!(env!("OUT_DIR"), "/messages/mvccpb.rs"));
 }
 
 /// Users, roles and permissions.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
 pub mod authpb {
     include!(concat!(env!("OUT_DIR"), "/messages/authpb.rs"));
 }
 
 /// The client API: KV, Watch, Lease, Cluster, Maintenance and Auth.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
 pub mod etcdserverpb {
     include!(concat!(env!("OUT_DIR"), "/messages/etcdserverpb.rs"));
 }
 
 /// The lock recipe.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
 pub mod v3lockpb {
     include!(concat!(env!("OUT_DIR"), "/messages/v3lockpb.rs"));
 }
 
 /// The election recipe.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
 pub mod v3electionpb {
     include!(concat!(env!("OUT_DIR"), "/messages/v3electionpb.rs"));
 }
 
 /// The gRPC health protocol.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
 pub mod health {
     include!(concat!(env!("OUT_DIR"), "/messages/grpc.health.v1.rs"));
 }
 
 /// The server side of every service. `WatchResponse` is that of [`encoded`].
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
 pub mod servers {
     /// KV, Watch, Lease, Cluster, Maintenance and Auth.
     pub mod etcdserverpb {

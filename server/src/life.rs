@@ -1,7 +1,7 @@
 //! A node's life: start in order, serve, stop in order.
 
 use crate::boot;
-use crate::grpc::encode_event;
+use crate::grpc::{MESSAGE_OVERHEAD_BYTES, encode_event};
 use crate::listen::{self, AcceptorOptions, PendingHandshakes};
 use crate::logging;
 use crate::metrics::Metrics;
@@ -24,9 +24,6 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What a gRPC message may be longer than `max-request-bytes`: watch answers beyond it are split for clients that ask for it.
-const FRAGMENT_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// Runs the node until it is told to stop.
 pub(crate) fn live(mut config: Config) -> ExitCode {
@@ -194,7 +191,7 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
             encode_event,
             HubLimits {
                 watches_per_stream: config.max_watches_per_stream,
-                fragment_bytes: config.max_request_bytes + FRAGMENT_OVERHEAD_BYTES,
+                fragment_bytes: config.max_request_bytes + MESSAGE_OVERHEAD_BYTES,
                 progress_interval: config.watch_progress_notify_interval,
             },
             Instant::now(),

@@ -165,6 +165,9 @@ pub enum Refusal {
     /// The tenant holds as many leases as it may.
     #[error("etcdserver: too many requests")]
     TooManyLeases,
+    /// The tenant has as many alarms raised as it may.
+    #[error("etcdserver: too many requests")]
+    TooManyAlarms,
     /// The rows could not be read back.
     #[error("etcdserver: storage: {0}")]
     Storage(String),

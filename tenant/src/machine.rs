@@ -67,6 +67,9 @@ pub enum RestoreError {
     },
 }
 
+/// Alarms of one tenant: two for each of many members. A client names the member, so that their number has no other bound.
+const ALARMS_MAX: usize = 1_024;
+
 const REVISION: u8 = b'r';
 const COMPACTED: u8 = b'c';
 const LEASE: u8 = b'l';
@@ -242,7 +245,13 @@ impl Machine {
                 Ok(done(tenant, Vec::new()))
             }
             Command::RaiseAlarm(alarm) => {
-                if tenant.alarms.write().insert(*alarm) {
+                let mut alarms = tenant.alarms.write();
+                if alarms.len() >= ALARMS_MAX && !alarms.contains(alarm) {
+                    return Err(Refusal::TooManyAlarms);
+                }
+                let raised = alarms.insert(*alarm);
+                drop(alarms);
+                if raised {
                     self.changes
                         .push(Change::PutMeta(alarm_key(tenant.id, *alarm), Bytes::new()));
                 }

@@ -19,7 +19,9 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
         Refusal::Compacted | Refusal::FutureRevision | Refusal::LeaseTtlTooLarge => {
             Code::OutOfRange
         }
-        Refusal::NoSpace | Refusal::TooManyLeases => Code::ResourceExhausted,
+        Refusal::NoSpace | Refusal::TooManyLeases | Refusal::TooManyAlarms => {
+            Code::ResourceExhausted
+        }
         Refusal::Corrupt => Code::DataLoss,
         Refusal::LeaseNotFound => Code::NotFound,
         Refusal::LeaseExists => Code::FailedPrecondition,

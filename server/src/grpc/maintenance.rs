@@ -31,6 +31,7 @@ impl Maintenance for Session {
     ) -> Result<Response<pb::AlarmResponse>, Status> {
         self.unary(Rpc::Alarm, request, async |wire: pb::AlarmRequest| {
             use pb::alarm_request::AlarmAction;
+            self.authorize(Rpc::Alarm, Whole)?;
             let kind = match pb::AlarmType::try_from(wire.alarm) {
                 Ok(pb::AlarmType::None) => None,
                 Ok(pb::AlarmType::Nospace) => Some(AlarmKind::NoSpace),
@@ -45,7 +46,6 @@ impl Maintenance for Session {
             };
             let changed = match (action, kind) {
                 (AlarmAction::Get, kind) => {
-                    self.authorize(Rpc::Alarm, Whole)?;
                     self.linearizable()?;
                     let wanted = |alarm: &Alarm| {
                         kind.is_none_or(|kind| alarm.kind == kind)

@@ -70,8 +70,9 @@ pub(crate) struct Services {
     pub(crate) health: HealthServer<Session>,
 }
 
-/// What a gRPC message may be longer than `max-request-bytes` (behaviour §3.9).
-const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
+/// What a gRPC message may be longer than `max-request-bytes` (behaviour §3.9). Watch answers beyond both are split for clients that ask
+/// for it (§3.7).
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
 
 impl Services {
     pub(crate) fn new(connection: Arc<Connection>) -> Services {
