@@ -3,7 +3,9 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 6] = ["kv", "auth", "rpc", "lock", "election", "health"];
+const FILES: [&str; 7] = [
+    "kv", "auth", "rpc", "lock", "election", "health", "admin",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -46,6 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     generator
         .extern_path(".grpc.health.v1", "crate::health")
+        .extern_path(".holdfast.admin.v1", "crate::admin")
         .compile_fds(descriptors)?;
     Ok(())
 }

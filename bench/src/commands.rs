@@ -1,7 +1,7 @@
 //! The commands and their flags.
 
 use crate::{
-    compare::{self, CompareError, Comparison, Mode},
+    compare::{self, CompareError, Comparison, Cost, Mode},
     flag_tables,
     flags::{FlagError, Flags, help},
     load::{self, Load, LoadError, Settings},
@@ -49,6 +49,7 @@ pub(crate) fn run(command: Option<&str>, arguments: Vec<String>) -> Result<ExitC
         Some("noop-server") => noop_server(arguments),
         Some("make-certs") => make_certs(arguments),
         Some("compare") => run_comparison(arguments),
+        Some("secured") => run_secured(arguments),
         Some(name) => match Load::named(name) {
             Some(load) => run_load(load, arguments),
             None => Err(CommandError::Unknown(name.to_owned())),
@@ -60,7 +61,7 @@ fn overview() -> String {
     let mut text = String::from(
         "holdfast-bench: a load generator for any etcd endpoint.\n\n\
          Usage: holdfast-bench LOAD [flags]\n       \
-         holdfast-bench noop-server | make-certs DIR | compare [flags]   (each has its own --help)\n\n\
+         holdfast-bench noop-server | make-certs DIR | compare | secured [flags]   (each has its own --help)\n\n\
          Loads (a closed loop of --in-flight requests unless --rate paces it):\n",
     );
     for (_, name, line) in Load::ALL {
@@ -70,7 +71,8 @@ fn overview() -> String {
         "\nOther commands:\n  \
          noop-server        a tonic server that answers at once: the ceiling\n  \
          make-certs DIR     a CA with a server and a client certificate for loopback\n  \
-         compare            the same loads against etcd, Holdfast and the do-nothing server, with ratios\n",
+         compare            the same loads against etcd, Holdfast and the do-nothing server, with ratios\n  \
+         secured            what certificates, users and an audit log cost, with ratios\n",
     );
     text.push_str(&help(flag_tables::LOAD));
     text.push_str(
@@ -211,6 +213,46 @@ fn make_certs(arguments: Vec<String>) -> Result<ExitCode, CommandError> {
         files.client_key.display()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_secured(arguments: Vec<String>) -> Result<ExitCode, CommandError> {
+    let flags = Flags::parse(arguments, flag_tables::SECURED, 0)?;
+    if flags.switch("help") {
+        print!(
+            "Usage: holdfast-bench secured --holdfast PATH [--etcd PATH] [flags]\n{}\n\
+             Exit status: 0 every floor held, 1 some missed or requests failed, 2 not done.\n",
+            help(flag_tables::SECURED),
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let seconds = |name, least| {
+        flags
+            .number(name, least, "a number of seconds")
+            .map(|seconds: f64| Duration::from_secs_f64(seconds.min(86_400.0)))
+    };
+    let Some(holdfast) = flags.optional("holdfast") else {
+        return Err(CommandError::Flag(FlagError::Invalid {
+            name: "holdfast",
+            value: String::new(),
+            expected: "the path of the binary",
+        }));
+    };
+    let cost = Cost {
+        etcd: flags.optional("etcd").map(PathBuf::from),
+        holdfast: PathBuf::from(holdfast),
+        rounds: flags.number("rounds", 1, "a number of at least 1")?,
+        duration: seconds("seconds", 0.1)?,
+        warmup: seconds("warmup", 0.0)?,
+        directory: PathBuf::from(flags.text("dir")),
+        progress: Progress {
+            visible: !flags.switch("quiet"),
+        },
+    };
+    Ok(if cost.run()? {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 fn run_comparison(arguments: Vec<String>) -> Result<ExitCode, CommandError> {

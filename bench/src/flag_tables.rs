@@ -250,35 +250,76 @@ pub(crate) const CERTS: &[Group] = &[Group {
     }],
 }];
 
+const ETCD: Flag = Flag {
+    name: "etcd",
+    placeholder: "PATH",
+    default: "",
+    help: "binary of a real etcd",
+};
+
+const HOLDFAST: Flag = Flag {
+    name: "holdfast",
+    placeholder: "PATH",
+    default: "",
+    help: "binary of Holdfast",
+};
+
+const DIR: Flag = Flag {
+    name: "dir",
+    placeholder: "DIR",
+    default: "target/compare",
+    help: "data goes below it and is removed; must be a real disk",
+};
+
+const ROUNDS: Flag = Flag {
+    name: "rounds",
+    placeholder: "N",
+    default: "5",
+    help: "runs of each load against each server",
+};
+
+const SECONDS: Flag = Flag {
+    name: "seconds",
+    placeholder: "S",
+    default: "4",
+    help: "length of a run",
+};
+
+const WARMUP: Flag = Flag {
+    name: "warmup",
+    placeholder: "S",
+    default: "1",
+    help: "seconds before it that do not count",
+};
+
+const QUIET: Flag = Flag {
+    name: "quiet",
+    placeholder: "",
+    default: "",
+    help: "no progress bar",
+};
+
+const HELP: Flag = Flag {
+    name: "help",
+    placeholder: "",
+    default: "",
+    help: "this text",
+};
+
 /// Flags of the comparison.
 pub(crate) const COMPARE: &[Group] = &[
     Group {
         title: "Servers (the do-nothing server always takes part where it can)",
         flags: &[
-            Flag {
-                name: "etcd",
-                placeholder: "PATH",
-                default: "",
-                help: "binary of a real etcd",
-            },
-            Flag {
-                name: "holdfast",
-                placeholder: "PATH",
-                default: "",
-                help: "binary of Holdfast",
-            },
+            ETCD,
+            HOLDFAST,
             Flag {
                 name: "tls",
                 placeholder: "MODE",
                 default: "both",
                 help: "plain, mtls or both",
             },
-            Flag {
-                name: "dir",
-                placeholder: "DIR",
-                default: "target/compare",
-                help: "data goes below it and is removed; must be a real disk",
-            },
+            DIR,
         ],
     },
     Group {
@@ -290,24 +331,9 @@ pub(crate) const COMPARE: &[Group] = &[
                 default: "",
                 help: "some of the loads below (default: all)",
             },
-            Flag {
-                name: "rounds",
-                placeholder: "N",
-                default: "5",
-                help: "runs of each load against each server",
-            },
-            Flag {
-                name: "seconds",
-                placeholder: "S",
-                default: "4",
-                help: "length of a run",
-            },
-            Flag {
-                name: "warmup",
-                placeholder: "S",
-                default: "1",
-                help: "seconds before it that do not count",
-            },
+            ROUNDS,
+            SECONDS,
+            WARMUP,
             Flag {
                 name: "million",
                 placeholder: "N",
@@ -325,18 +351,24 @@ pub(crate) const COMPARE: &[Group] = &[
                 default: "",
                 help: "every run as JSON (default: compare.json in --dir)",
             },
-            Flag {
-                name: "quiet",
-                placeholder: "",
-                default: "",
-                help: "no progress bar",
-            },
-            Flag {
-                name: "help",
-                placeholder: "",
-                default: "",
-                help: "this text",
-            },
+            QUIET,
+            HELP,
         ],
+    },
+];
+
+/// Flags of the cost of security.
+pub(crate) const SECURED: &[Group] = &[
+    Group {
+        title: "Servers",
+        flags: &[ETCD, HOLDFAST, DIR],
+    },
+    Group {
+        title: "Loads",
+        flags: &[ROUNDS, SECONDS, WARMUP],
+    },
+    Group {
+        title: "Output",
+        flags: &[QUIET, HELP],
     },
 ];

@@ -153,6 +153,10 @@ impl ClientTrust {
         if self.eku == EkuPolicy::Required && names.client_auth != Some(true) {
             return Err(Invalid::WrongPurpose);
         }
+        // A SPIFFE certificate has exactly one (X509-SVID §2): whoever picks among several picks a user.
+        if names.uri_sans.len() > 1 {
+            return Err(Invalid::SeveralUris);
+        }
         self.check_allowed(&leaf, &names)?;
         Ok(names.into_identity(chain, path_not_after, ca.key_sha256.clone()))
     }

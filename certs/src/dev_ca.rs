@@ -1,4 +1,5 @@
-//! The development CA of the quick start: a CA, a certificate for this machine and one for the user `root`.
+//! The development CA of the quick start: a CA, a certificate for this machine, one for the user `root`, and one for users who
+//! log in with a password.
 
 use std::{
     fmt,
@@ -19,7 +20,7 @@ use crate::{
     client_trust::unix_time,
     durable_file::{self, PRIVATE, PUBLIC},
     error::{IssueError, TlsError, Warning},
-    issue::{Issued, LeafRequest, YEAR, generate, issue, new_key, set_validity},
+    issue::{Issued, LeafRequest, YEAR, generate, issue, new_key, set_validity, unhex},
     key_material::{self, Side, certificates, parse, system_time},
     provider::{hex, provider, sha256},
     source_file::{Kind, SourceFile},
@@ -29,6 +30,7 @@ const CA_CERT: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
 const SERVER: (&str, &str) = ("server.crt", "server.key");
 const CLIENT: (&str, &str) = ("client-root.crt", "client-root.key");
+const ANYONE: (&str, &str) = ("client-anyone.crt", "client-anyone.key");
 
 const CA_VALIDITY: Duration = YEAR.saturating_mul(10);
 /// Leaves are renewed when less than this is left.
@@ -60,6 +62,10 @@ pub struct DevCaFiles {
     pub client_cert: PathBuf,
     /// Its key.
     pub client_key: PathBuf,
+    /// Client certificate that names nobody: it opens the connection, and users log in with their passwords.
+    pub anyone_cert: PathBuf,
+    /// Its key.
+    pub anyone_key: PathBuf,
 }
 
 /// One of the certificates that are kept in the directory.
@@ -86,13 +92,15 @@ impl DevCa {
         durable_file::private_dir(dir, &mut warnings)?;
         durable_file::remove_leftovers(
             dir,
-            &[CA_CERT, CA_KEY, SERVER.0, SERVER.1, CLIENT.0, CLIENT.1],
+            &[
+                CA_CERT, CA_KEY, SERVER.0, SERVER.1, CLIENT.0, CLIENT.1, ANYONE.0, ANYONE.1,
+            ],
         )?;
         let cert_file = dir.join(CA_CERT);
         let key_file = dir.join(CA_KEY);
         let mut key = read_key(&key_file)?;
         if !cert_file.exists() {
-            let orphan = [SERVER.0, CLIENT.0]
+            let orphan = [SERVER.0, CLIENT.0, ANYONE.0]
                 .map(|name| dir.join(name))
                 .into_iter()
                 .find(|leaf| leaf.exists());
@@ -140,6 +148,8 @@ impl DevCa {
             server_key: self.dir.join(SERVER.1),
             client_cert: self.dir.join(CLIENT.0),
             client_key: self.dir.join(CLIENT.1),
+            anyone_cert: self.dir.join(ANYONE.0),
+            anyone_key: self.dir.join(ANYONE.1),
         }
     }
 
@@ -307,7 +317,7 @@ impl DevCa {
     }
 
     fn narrow_keys(mut self) -> Result<Self, IssueError> {
-        for name in [CA_KEY, SERVER.1, CLIENT.1] {
+        for name in [CA_KEY, SERVER.1, CLIENT.1, ANYONE.1] {
             let path = self.dir.join(name);
             if path.exists() {
                 durable_file::narrow(&path, PRIVATE, &mut self.warnings)?;
@@ -325,7 +335,7 @@ impl fmt::Debug for DevCa {
     }
 }
 
-fn leaves() -> [Leaf; 2] {
+fn leaves() -> [Leaf; 3] {
     [
         Leaf {
             files: SERVER,
@@ -336,6 +346,11 @@ fn leaves() -> [Leaf; 2] {
             files: CLIENT,
             side: Side::Client,
             request: LeafRequest::client("root"),
+        },
+        Leaf {
+            files: ANYONE,
+            side: Side::Client,
+            request: LeafRequest::client(""),
         },
     ]
 }
@@ -409,20 +424,4 @@ fn read_ca(
         .into());
     }
     Ok((der.clone(), not_after))
-}
-
-fn unhex(text: &str) -> Result<Vec<u8>, IssueError> {
-    let bad = || IssueError::Request(format!("serial number {text:?} is not hexadecimal"));
-    if text.is_empty() || text.len() > 40 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(bad());
-    }
-    let even = if text.len().is_multiple_of(2) {
-        text.to_owned()
-    } else {
-        format!("0{text}")
-    };
-    (0..even.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&even[at..at + 2], 16).map_err(|_| bad()))
-        .collect()
 }

@@ -325,6 +325,9 @@ pub enum Invalid {
     /// The chain is fine but its name is not on the list.
     #[error("{0}")]
     NotAllowed(String),
+    /// The certificate carries more than one URI name, which would be more than one user.
+    #[error("certificate has several URI names")]
+    SeveralUris,
     /// The certificate is damaged, or carries names that cannot be an identity.
     #[error("malformed certificate: {0}")]
     Malformed(String),
@@ -351,6 +354,7 @@ impl Invalid {
             Self::WrongPurpose => "wrong_purpose",
             Self::CaAsLeaf => "ca_as_leaf",
             Self::NotAllowed(_) => "not_allowed",
+            Self::SeveralUris => "several_uris",
             Self::Malformed(_) => "malformed",
             Self::Path(_) => "path",
             Self::NoClientAuth => "no_client_auth",

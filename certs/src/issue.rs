@@ -23,7 +23,7 @@ pub(crate) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What a leaf certificate should say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafRequest {
-    /// The subject's common name; may be empty if there are other names.
+    /// The subject's common name; may be empty. Without any other name the certificate identifies nobody.
     pub common_name: String,
     /// DNS names and addresses for the alternative names.
     pub hosts: Vec<String>,
@@ -74,6 +74,11 @@ impl LeafRequest {
             params
                 .distinguished_name
                 .push(DnType::CommonName, self.common_name.as_str());
+        } else if self.hosts.is_empty() && self.uris.is_empty() {
+            // A subject may be empty only beside alternative names (RFC 5280 §4.1.2.6). This one names no user.
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, "Holdfast");
         }
         for host in &self.hosts {
             params.subject_alt_names.push(match host.parse::<IpAddr>() {
@@ -203,9 +208,26 @@ pub(crate) fn generate(error: rcgen::Error) -> IssueError {
     IssueError::Generate(error.to_string())
 }
 
-fn not_a_name(what: &str, name: &str) -> IssueError {
+pub(crate) fn not_a_name(what: &str, name: &str) -> IssueError {
     IssueError::Request(format!(
         "{what} {:?} cannot stand in a certificate",
         name.chars().take(200).collect::<String>()
     ))
+}
+
+/// The bytes of a serial number in hexadecimal.
+pub(crate) fn unhex(text: &str) -> Result<Vec<u8>, IssueError> {
+    let bad = || IssueError::Request(format!("serial number {text:?} is not hexadecimal"));
+    if text.is_empty() || text.len() > 40 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(bad());
+    }
+    let even = if text.len().is_multiple_of(2) {
+        text.to_owned()
+    } else {
+        format!("0{text}")
+    };
+    (0..even.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&even[at..at + 2], 16).map_err(|_| bad()))
+        .collect()
 }

@@ -17,7 +17,8 @@
 //!
 //! # What this crate must not know
 //!
-//! Tenants, users, flags, gRPC, metrics. It reports warnings, errors and counters-to-be as values; the server logs them.
+//! Which tenants and users there are (it only reads names out of certificates), flags, gRPC, metrics. It reports warnings,
+//! errors and counters-to-be as values; the server logs them.
 
 mod accept;
 mod anchors;
@@ -33,11 +34,14 @@ mod error;
 mod identity;
 mod issue;
 mod key_material;
+mod named_user;
 mod provider;
 mod server;
 mod settings;
 mod source_file;
 mod target;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use accept::{HandshakeError, ServerStream, accept};
 pub use auto_tls::{SelfSigned, self_signed};
@@ -47,6 +51,7 @@ pub use dev_ca::{DevCa, DevCaFiles};
 pub use error::{Invalid, IssueError, TlsError, Warning};
 pub use identity::PeerIdentity;
 pub use issue::{Issued, LeafRequest};
+pub use named_user::{IdentityError, NameSource, NamedUser};
 pub use server::{Polled, Reloaded, ServerTls};
 pub use settings::{
     ClientAuth, ClientTlsSettings, CrlExpiry, CrlUnknown, EkuPolicy, ServerTlsSettings, TlsVersion,

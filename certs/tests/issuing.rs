@@ -67,6 +67,8 @@ async fn the_quick_start_works_under_every_local_name_and_with_tight_permissions
         [
             "ca.crt",
             "ca.key",
+            "client-anyone.crt",
+            "client-anyone.key",
             "client-root.crt",
             "client-root.key",
             "server.crt",
@@ -74,7 +76,12 @@ async fn the_quick_start_works_under_every_local_name_and_with_tight_permissions
         ]
     );
     assert_eq!(mode(&dir), 0o700);
-    for key in ["ca.key", "client-root.key", "server.key"] {
+    for key in [
+        "ca.key",
+        "client-anyone.key",
+        "client-root.key",
+        "server.key",
+    ] {
         assert_eq!(mode(&dir.join(key)), 0o600);
     }
     let tls = ServerTls::load(listener(&ca)).unwrap();
@@ -150,6 +157,8 @@ fn every_state_a_crash_can_leave_is_repaired() {
         "server.crt",
         "client-root.key",
         "client-root.crt",
+        "client-anyone.key",
+        "client-anyone.crt",
     ];
     for kept in 0..=order.len() {
         let dir = tempfile::tempdir().unwrap();

@@ -7,12 +7,18 @@
 
 mod support;
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use holdfast_certs::{
-    CrlExpiry, CrlUnknown, Invalid, ServerTls, ServerTlsSettings, TlsError, Warning,
+    CrlExpiry, CrlUnknown, HandshakeError, Invalid, Polled, ServerTls, ServerTlsSettings, TlsError,
+    TlsVersion, Warning,
 };
-use support::{Ca, HOUR, Pki, identity_of, refusal};
+use rustls::{
+    HandshakeKind,
+    client::{ClientSessionMemoryCache, Resumption},
+    version::{TLS12, TLS13},
+};
+use support::{Ca, HOUR, Pki, identity_of, raw_client, raw_handshake, refusal};
 
 fn with_crl(pki: &Pki, change: impl FnOnce(&mut ServerTlsSettings)) -> ServerTls {
     let mut settings = pki.settings();
@@ -173,6 +179,82 @@ async fn a_list_that_runs_out_ends_live_connections() {
         tls.still_valid(&peer, support::in_future(2 * HOUR)),
         Err(Invalid::CrlExpired { .. })
     ));
+}
+
+/// A session from before must not carry a revoked certificate past the check; `the_resumption_test_can_fail` shows that such a
+/// client does resume where it may.
+#[tokio::test]
+async fn a_session_from_before_the_revocation_is_of_no_use() {
+    for (version, min_version) in [(&TLS13, TlsVersion::Tls13), (&TLS12, TlsVersion::Tls12)] {
+        let pki = Pki::new();
+        let leaf = pki.client_ca.client("mallory");
+        pki.write("crl", pki.client_ca.crl(&[]).pem().unwrap());
+        let tls = with_crl(&pki, |settings| settings.min_version = min_version);
+        let mut config = raw_client(&pki, &leaf, &[version]);
+        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(32)));
+        let client = Arc::new(config);
+        let (accepted, seen) = raw_handshake(&tls, client.clone()).await;
+        assert_eq!(seen.unwrap().kind, HandshakeKind::Full);
+        accepted.unwrap();
+        pki.write("crl", pki.client_ca.crl(&[&leaf.serial]).pem().unwrap());
+        assert!(matches!(tls.watch_poll(), Polled::Reloaded(_)));
+        for _ in 0..2 {
+            let (accepted, seen) = raw_handshake(&tls, client.clone()).await;
+            assert!(seen.is_err());
+            assert!(matches!(
+                accepted,
+                Err(HandshakeError::Certificate(Invalid::Revoked))
+            ));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bad_list_or_none_does_not_let_the_revoked_back_in() {
+    let pki = Pki::new();
+    let leaf = pki.client_ca.client("mallory");
+    let (bad, good) = (pki.client_with(&leaf), pki.good_client());
+    pki.write("crl", pki.client_ca.crl(&[&leaf.serial]).pem().unwrap());
+    let tls = with_crl(&pki, |_| {});
+    let garbage = "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n";
+    for content in ["", garbage] {
+        pki.write("crl", content);
+        assert!(matches!(tls.watch_poll(), Polled::Failed(_)));
+        assert_eq!(refusal(&tls, &bad).await, Invalid::Revoked);
+        identity_of(&tls, &good).await;
+    }
+    std::fs::remove_file(pki.path("crl")).unwrap();
+    assert!(matches!(tls.watch_poll(), Polled::Failed(_)));
+    assert_eq!(refusal(&tls, &bad).await, Invalid::Revoked);
+}
+
+#[tokio::test]
+async fn a_reload_brings_an_outdated_list_and_the_next_one_in() {
+    let pki = Pki::new();
+    let tls = {
+        pki.write("crl", pki.client_ca.crl(&[]).pem().unwrap());
+        with_crl(&pki, |_| {})
+    };
+    let client = pki.good_client();
+    let live = identity_of(&tls, &client).await;
+    let outdated = pki.client_ca.crl_between(&[], -7200, -3600);
+    pki.write("crl", outdated.pem().unwrap());
+    let Polled::Reloaded(report) = tls.watch_poll() else {
+        panic!("not reloaded");
+    };
+    assert!(matches!(report.warnings[..], [Warning::CrlExpired { .. }]));
+    assert!(matches!(
+        tls.still_valid(&live, SystemTime::now()),
+        Err(Invalid::CrlExpired { .. })
+    ));
+    assert!(matches!(
+        refusal(&tls, &client).await,
+        Invalid::CrlExpired { .. }
+    ));
+    pki.write("crl", pki.client_ca.crl(&[]).pem().unwrap());
+    assert!(matches!(tls.watch_poll(), Polled::Reloaded(_)));
+    assert_eq!(tls.still_valid(&live, SystemTime::now()), Ok(()));
+    identity_of(&tls, &client).await;
 }
 
 #[test]

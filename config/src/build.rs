@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use crate::config::{
     Allowed, AutoCompaction, ClusterState, Config, GrpcKeepalive, InitialMember, MetricsDetail,
-    Profile,
 };
 use crate::error::ConfigError;
 use crate::feature::FeatureGates;
+use crate::profile::{self, Profile};
 use crate::settings::{Origin, Settings};
 use crate::table::{Key, Standing};
 use crate::url::ListenUrl;
 use crate::value::{parse_duration, parse_int};
-use crate::{log, security, validate};
+use crate::{audit, issuer, log, security, validate};
 
 /// What `--quota-backend-bytes=0` means (behaviour §4.2).
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
@@ -39,6 +39,7 @@ pub(crate) fn config(mut settings: Settings) -> Result<Config, ConfigError> {
         "strict" => Profile::Strict,
         _ => Profile::Etcd,
     };
+    let by_profile = profile::build(settings, profile)?;
     let (client_tls, peer_tls) = security::build(settings, quick_start, profile)?;
 
     let mut config = Config {
@@ -105,6 +106,10 @@ pub(crate) fn config(mut settings: Settings) -> Result<Config, ConfigError> {
         auth_token: auth_token(settings)?,
         auth_token_ttl: Duration::from_secs(settings.number_or_default(Key::AuthTokenTtl)?),
         bcrypt_cost: settings.number(Key::BcryptCost)?,
+        client_cert_uri_trust_domain: issuer::trust_domain(settings, quick_start)?,
+        login_memory_bytes: settings.number(Key::LoginMemoryBytes)?,
+        external_issuer: issuer::external(settings)?,
+        audit: audit::build(settings)?,
 
         log: log::build(settings)?,
         warning_apply_duration: settings.time(Key::WarningApplyDuration)?,
@@ -125,6 +130,7 @@ pub(crate) fn config(mut settings: Settings) -> Result<Config, ConfigError> {
         feature_gates: feature_gates(settings)?,
 
         notices: settings.take_notices(),
+        by_profile,
         settings: settings.clone(),
     };
     config.notices.extend(standing_notices);

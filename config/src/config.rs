@@ -4,9 +4,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::audit::AuditConfig;
 use crate::feature::FeatureGates;
+use crate::issuer::ExternalIssuerConfig;
 use crate::log::LogConfig;
 use crate::print;
+use crate::profile::{ByProfile, Profile};
 use crate::security::TransportSecurity;
 use crate::settings::Settings;
 use crate::url::ListenUrl;
@@ -18,7 +21,8 @@ pub struct Config {
     /// Nothing was given that etcd knows: the server makes a development CA, a server certificate for `localhost` and a client
     /// certificate, and requires client certificates. [`Config::client_tls`] then has no files.
     pub quick_start: bool,
-    /// Rules of a cluster founded with this configuration.
+    /// Rules of a cluster founded with this configuration. A member that has data keeps the profile stored there: it, and not
+    /// this field, goes into [`Config::for_profile`].
     pub profile: Profile,
     /// Threads that serve connections; absent for one per core.
     pub workers: Option<NonZeroUsize>,
@@ -107,12 +111,20 @@ pub struct Config {
     /// Host names that an HTTP request may address on a plaintext listener.
     pub host_whitelist: Allowed,
 
-    /// `simple`, `jwt,…` or empty. The options of `jwt` are read by the auth crate.
+    /// `simple`, `jwt,…` or empty. The options are read by the auth crate, which may still refuse them.
     pub auth_token: String,
-    /// Life of a simple token without use; never zero.
+    /// Life of a simple token; never zero.
     pub auth_token_ttl: Duration,
     /// As given. Password hashing does not use it.
     pub bcrypt_cost: u32,
+    /// The only SPIFFE trust domain whose ids name users; absent for any. A valid trust domain name.
+    pub client_cert_uri_trust_domain: Option<String>,
+    /// Bytes that password hashing may use at one time; at least one hash of 19 MiB.
+    pub login_memory_bytes: u64,
+    /// An issuer beside this server whose tokens are accepted.
+    pub external_issuer: Option<ExternalIssuerConfig>,
+    /// The audit log, but for its sinks, which are in [`Config::for_profile`].
+    pub audit: AuditConfig,
 
     /// The log.
     pub log: LogConfig,
@@ -144,6 +156,8 @@ pub struct Config {
     /// nothing, older spellings, unknown variables, risky values.
     pub notices: Vec<String>,
 
+    /// For [`Config::for_profile`].
+    pub(crate) by_profile: ByProfile,
     /// For [`Config::print`].
     pub(crate) settings: Settings,
 }
@@ -155,15 +169,6 @@ impl Config {
     pub fn print(&self) -> String {
         print::values(&self.settings, &self.notices)
     }
-}
-
-/// Rules of a cluster, stored when it is founded (design §7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    /// Password length, lease ownership, named peers and the like are enforced.
-    Strict,
-    /// As etcd behaves.
-    Etcd,
 }
 
 /// Pings on client connections.

@@ -9,8 +9,10 @@
 //!
 //! Code map: `table` is the one list of settings, from which flag parsing, variable names, file keys, `--help` and
 //! `--print-config` are derived. `command_line`, `environment` and `file` each offer raw values to `settings`, which keeps
-//! the winner and its origin. `build` turns winners into the typed [`Config`]; `validate` checks what needs several of them.
+//! the winner and its origin. `build` turns winners into the typed [`Config`], with `security`, `issuer`, `audit` and `log` for
+//! their parts and `profile` for what depends on the profile; `validate` checks what needs several of them.
 
+mod audit;
 mod build;
 mod command_line;
 mod config;
@@ -18,8 +20,10 @@ mod environment;
 mod error;
 mod feature;
 mod file;
+mod issuer;
 mod log;
 mod print;
+mod profile;
 mod security;
 mod settings;
 mod spelling;
@@ -28,16 +32,19 @@ mod url;
 mod validate;
 mod value;
 
+pub use audit::{AuditConfig, AuditSink, AuditSync};
 pub use config::{
     Allowed, AutoCompaction, ClusterState, Config, GrpcKeepalive, InitialMember, MetricsDetail,
-    Profile,
 };
 pub use error::ConfigError;
 pub use feature::{Feature, FeatureGates, Stage};
+pub use issuer::ExternalIssuerConfig;
 pub use log::{LogConfig, LogFormat, LogLevel, LogOutput, LogRotation};
+pub use profile::{Profile, ProfileSettings};
 pub use security::{CertificateFiles, TlsVersion, TransportSecurity};
 pub use settings::Origin;
 pub use url::{Host, ListenUrl, Place, Scheme};
+pub use value::parse_duration;
 
 use std::ffi::OsString;
 use std::io;

@@ -14,7 +14,7 @@ Usage:
   holdfast --version | --help
 
 Every flag below may be given as -x, --x=value or --x value, as a variable (ETCD_FOO_BAR for --foo-bar, HOLDFAST_FOO_BAR in the
-section Holdfast), or as a key in the file that --config-file names. Flags win over variables, variables over the file.
+sections called Holdfast), or as a key in the file that --config-file names. Flags win over variables, variables over the file.
 ";
 
 /// The usage text: every flag by section, with default, meaning, and what is not used here.
@@ -46,6 +46,9 @@ fn help_row(text: &mut String, row: &Row) {
     }
     if !row.unit.is_empty() {
         let _ = write!(text, " In {}.", row.unit);
+    }
+    if let Some(strict) = row.strict {
+        let _ = write!(text, " In profile strict the default is '{strict}'.");
     }
     match row.standing {
         Standing::Ignored(why) | Standing::Fixed(_, why) if !why.is_empty() => {

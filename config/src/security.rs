@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::config::Profile;
 use crate::error::ConfigError;
+use crate::profile::Profile;
 use crate::settings::Settings;
 use crate::spelling::nearest;
 use crate::table::Key;

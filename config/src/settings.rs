@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::profile::Profile;
 use crate::table::{Key, Kind, Standing};
 use crate::url::ListenUrl;
 use crate::value::{parse_bool, parse_duration, parse_int, parse_list};
@@ -17,6 +18,8 @@ pub enum Origin {
     Default,
     /// The quick start, which has defaults of its own.
     QuickStart,
+    /// Profile `strict`, which has defaults of its own.
+    ProfileStrict,
     /// The configuration file.
     File {
         /// The file.
@@ -34,7 +37,7 @@ impl Origin {
     /// Later layers win over earlier ones.
     pub(crate) fn layer(&self) -> u8 {
         match self {
-            Self::Default | Self::QuickStart => 0,
+            Self::Default | Self::QuickStart | Self::ProfileStrict => 0,
             Self::File { .. } => 1,
             Self::Environment(_) => 2,
             Self::Flag(_) => 3,
@@ -47,6 +50,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::QuickStart => f.write_str("quick start"),
+            Self::ProfileStrict => f.write_str("default of profile strict"),
             Self::File { path, key } => write!(f, "file {}, {key}", path.display()),
             Self::Environment(variable) => write!(f, "environment {variable}"),
             Self::Flag(flag) => write!(f, "flag --{flag}"),
@@ -68,6 +72,8 @@ pub(crate) struct Settings {
     given: BTreeMap<Key, Given>,
     /// Defaults that depend on other settings.
     derived: BTreeMap<Key, (String, Origin)>,
+    /// Whose defaults apply.
+    profile: Profile,
     file: bool,
     notices: Vec<String>,
 }
@@ -138,6 +144,11 @@ impl Settings {
     /// Sets a default that depends on other settings.
     pub(crate) fn derive(&mut self, key: Key, value: String, origin: Origin) {
         self.derived.insert(key, (value, origin));
+    }
+
+    /// Makes the defaults of `profile` apply.
+    pub(crate) fn use_profile(&mut self, profile: Profile) {
+        self.profile = profile;
     }
 
     /// Notes that a configuration file was read, even an empty one.
@@ -222,18 +233,27 @@ impl Settings {
         if let Some(given) = self.given.get(&key) {
             return &given.value;
         }
-        self.derived
-            .get(&key)
-            .map_or(key.row().default, |(value, _)| value)
+        if let Some((value, _)) = self.derived.get(&key) {
+            return value;
+        }
+        self.strict_default(key).unwrap_or(key.row().default)
     }
 
     pub(crate) fn origin(&self, key: Key) -> Origin {
         if let Some(given) = self.given.get(&key) {
             return given.origin.clone();
         }
-        self.derived
-            .get(&key)
-            .map_or(Origin::Default, |(_, origin)| origin.clone())
+        if let Some((_, origin)) = self.derived.get(&key) {
+            return origin.clone();
+        }
+        self.strict_default(key)
+            .map_or(Origin::Default, |_| Origin::ProfileStrict)
+    }
+
+    fn strict_default(&self, key: Key) -> Option<&'static str> {
+        (self.profile == Profile::Strict)
+            .then_some(key.row().strict)
+            .flatten()
     }
 
     pub(crate) fn boolean(&self, key: Key) -> Result<bool, ConfigError> {

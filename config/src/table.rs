@@ -18,6 +18,8 @@ pub(crate) struct Row {
     pub(crate) kind: Kind,
     /// As it would be written on the command line; empty for "not set".
     pub(crate) default: &'static str,
+    /// The default in profile `strict`, where it is another one.
+    pub(crate) strict: Option<&'static str>,
     /// What a bare number counts, for the help text; empty where the value is not a bare number.
     pub(crate) unit: &'static str,
     pub(crate) help: &'static str,
@@ -74,6 +76,8 @@ pub(crate) enum Standing {
 pub(crate) enum Section {
     Command,
     Holdfast,
+    Users,
+    Audit,
     Member,
     Clustering,
     Security,
@@ -87,9 +91,11 @@ pub(crate) enum Section {
 }
 
 impl Section {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Command,
         Self::Holdfast,
+        Self::Users,
+        Self::Audit,
         Self::Member,
         Self::Clustering,
         Self::Security,
@@ -106,6 +112,8 @@ impl Section {
         match self {
             Self::Command => "Command",
             Self::Holdfast => "Holdfast",
+            Self::Users => "Holdfast: users",
+            Self::Audit => "Holdfast: audit",
             Self::Member => "Member",
             Self::Clustering => "Clustering",
             Self::Security => "Security",
@@ -132,17 +140,26 @@ impl Row {
             name,
             kind,
             default,
+            strict: None,
             unit: "",
             help,
             section,
             older: &[],
             file_keys: &[],
-            etcd: !matches!(section, Section::Holdfast),
+            etcd: !matches!(section, Section::Holdfast | Section::Users | Section::Audit),
             standing: if matches!(section, Section::Command) {
                 Standing::Command { variable: false }
             } else {
                 Standing::Applies
             },
+        }
+    }
+
+    /// The default in profile `strict`.
+    const fn strict(self, default: &'static str) -> Self {
+        Self {
+            strict: Some(default),
+            ..self
         }
     }
 
@@ -280,8 +297,9 @@ mod tests {
                 "--{}: help",
                 row.name
             );
-            if !row.default.is_empty() {
-                row.check(row.default)
+            let defaults = [Some(row.default), row.strict].into_iter().flatten();
+            for default in defaults.filter(|default| !default.is_empty()) {
+                row.check(default)
                     .unwrap_or_else(|reason| panic!("--{}: {reason}", row.name));
             }
         }

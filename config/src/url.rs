@@ -188,7 +188,8 @@ impl fmt::Display for ListenUrl {
     }
 }
 
-fn parse_tcp(authority: &str) -> Result<Place, String> {
+/// `host:port`.
+pub(crate) fn parse_tcp(authority: &str) -> Result<Place, String> {
     if authority.contains(['/', '?', '#', '@']) {
         return Err(
             "a URL here is scheme://host:port only, without user, path or query".to_owned(),

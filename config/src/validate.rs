@@ -1,5 +1,6 @@
 //! What only several settings together can violate.
 
+use crate::audit::AuditSink;
 use crate::config::Config;
 use crate::error::ConfigError;
 use crate::feature::Feature;
@@ -145,6 +146,16 @@ fn note_risks(config: &mut Config) {
     }
     if config.force_new_cluster {
         notices.push("--force-new-cluster: all other members are forgotten".to_owned());
+    }
+    let sinks = &config.for_profile(config.profile).audit_sinks;
+    if sinks.iter().any(AuditSink::is_remote) {
+        notices.push(
+            "--audit-log: syslog carries audit records to another machine without encryption"
+                .to_owned(),
+        );
+    }
+    if sinks.is_empty() && config.audit.rules_file.is_some() {
+        notices.push("--audit-rules-file has no effect: --audit-log names no sink".to_owned());
     }
     config.notices.extend(notices);
 }

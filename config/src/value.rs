@@ -51,7 +51,10 @@ pub(crate) fn parse_int(text: &str) -> Result<i64, String> {
 }
 
 /// Go's `time.ParseDuration`, for durations that are not negative: `100ms`, `1h30m`, `1.5s`, `0`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is expected instead.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let malformed = || "expected a duration such as 100ms, 5s or 1h30m".to_owned();
     if text.starts_with('-') {
         return Err("a duration cannot be negative".to_owned());

@@ -1,33 +1,29 @@
 //! From endpoints to an authenticated connection, and which failures move a request to the next endpoint.
 
-use std::{
-    cell::OnceCell,
-    error::Error as StdError,
-    fs::File,
-    future::Future,
-    io::{BufRead, BufReader, Write},
-    time::Duration,
-};
+use std::{error::Error as StdError, future::Future, time::Duration};
 
 use holdfast_certs::{ClientTls, ClientTlsSettings, ConnectError, Target, TlsConnector};
-use holdfast_proto::etcdserverpb::{
-    AuthenticateRequest, auth_client::AuthClient, cluster_client::ClusterClient,
-    kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
-    watch_client::WatchClient,
+use holdfast_proto::{
+    admin::admin_client::AdminClient,
+    etcdserverpb::{
+        auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
+        lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+        watch_client::WatchClient,
+    },
 };
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{
     Code, Request, Response, Status,
-    metadata::{Ascii, MetadataValue},
+    metadata::MetadataValue,
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 
 use crate::{
     Exit, Failure,
-    cli::{Credentials, Globals},
+    cli::Globals,
     failure::DEADLINE,
+    login::{Login, Token, is_stale},
 };
 
 /// Pause between two rounds through the endpoints while none can be reached.
@@ -49,7 +45,7 @@ pub(crate) enum Retry {
 pub(crate) struct Client<'a> {
     globals: &'a Globals,
     tls: Option<ClientTls>,
-    prompted: OnceCell<String>,
+    login: Login<'a>,
 }
 
 impl<'a> Client<'a> {
@@ -84,7 +80,7 @@ impl<'a> Client<'a> {
         Ok(Client {
             globals,
             tls,
-            prompted: OnceCell::new(),
+            login: Login::new(globals.credentials.as_ref())?,
         })
     }
 
@@ -115,8 +111,8 @@ impl<'a> Client<'a> {
                     }
                     Err(LinkError::Refused(failure)) => return Err(failure),
                 };
-                match self.limited(request(link)).await {
-                    Ok(response) => return Ok(response.into_inner()),
+                match self.send(link, &request).await {
+                    Ok(response) => return Ok(response),
                     Err(status) if retry == Retry::Safe && status.code() == Code::Unavailable => {
                         last = Some(Failure::rpc(Exit::Error, &status));
                     }
@@ -136,6 +132,58 @@ impl<'a> Client<'a> {
     pub(crate) async fn any_link(&self) -> Result<Link, Failure> {
         self.call(Retry::Safe, |link| async { Ok(Response::new(link)) })
             .await
+    }
+
+    /// Runs `request` on a connection within the command timeout, as often as [`Client::with_token`] does.
+    pub(crate) async fn send<T, R>(
+        &self,
+        link: Link,
+        request: impl Fn(Link) -> R,
+    ) -> Result<T, Status>
+    where
+        R: Future<Output = Result<Response<T>, Status>>,
+    {
+        let limited = |link| self.limited(request(link));
+        self.with_token(link, limited)
+            .await
+            .map(Response::into_inner)
+    }
+
+    /// Runs `request` on a connection, and once more with a new token if the server did not take the one at hand: then nothing
+    /// of the request was carried out.
+    pub(crate) async fn with_token<T, R>(
+        &self,
+        link: Link,
+        request: impl Fn(Link) -> R,
+    ) -> Result<T, Status>
+    where
+        R: Future<Output = Result<T, Status>>,
+    {
+        match request(link.clone()).await {
+            Err(status) if is_stale(&status) && self.can_renew() => {
+                request(self.renewed(&link).await?).await
+            }
+            sent => sent,
+        }
+    }
+
+    /// Whether a token that is not taken can be replaced.
+    pub(crate) fn can_renew(&self) -> bool {
+        self.login.has_password()
+    }
+
+    /// The same connection with a new token.
+    pub(crate) async fn renewed(&self, link: &Link) -> Result<Link, Status> {
+        let token = self
+            .limited(
+                self.login
+                    .renew(&link.channel, link.metadata.token.as_ref()),
+            )
+            .await?;
+        Ok(Link {
+            metadata: Metadata { token },
+            ..link.clone()
+        })
     }
 
     /// Ends `request` with `DeadlineExceeded` after the command timeout.
@@ -166,17 +214,15 @@ impl<'a> Client<'a> {
                 let text = connect_text(endpoint, &error);
                 LinkError::Unreachable(Failure::new(Exit::BadConnection, text))
             })?;
-        let token = match &globals.credentials {
-            None => None,
-            Some(Credentials::Token(token)) => Some(token.clone()),
-            Some(Credentials::Password { name, password }) => {
-                self.authenticate(&channel, name, password.as_deref())
-                    .await?
+        self.login.ask().map_err(LinkError::Refused)?;
+        let token = self.limited(self.login.token(&channel)).await;
+        let token = token.map_err(|status| {
+            let failure = Failure::rpc(Exit::BadConnection, &status);
+            match status.code() {
+                Code::Unavailable => LinkError::Unreachable(failure),
+                // A wrong password is wrong everywhere: asking on would only bring a lock-out nearer.
+                _ => LinkError::Refused(failure),
             }
-        };
-        let token = token.map(|token| token.parse()).transpose().map_err(|_| {
-            let text = "the token is not a header value";
-            LinkError::Refused(Failure::new(Exit::BadArguments, text))
         })?;
         Ok(Link {
             channel,
@@ -184,50 +230,6 @@ impl<'a> Client<'a> {
             max_request_bytes: globals.max_request_bytes,
             max_recv_bytes: globals.max_recv_bytes,
         })
-    }
-
-    /// Exchanges the password for a token; none if the server asks for no authentication.
-    async fn authenticate(
-        &self,
-        channel: &Channel,
-        name: &str,
-        password: Option<&str>,
-    ) -> Result<Option<String>, LinkError> {
-        let password = self.password(password).map_err(LinkError::Refused)?;
-        let request = AuthenticateRequest {
-            name: name.to_owned(),
-            password: password.to_owned(),
-        };
-        let mut client = AuthClient::new(channel.clone());
-        let status = match self.limited(client.authenticate(request)).await {
-            Ok(response) => return Ok(Some(response.into_inner().token)),
-            Err(status) => status,
-        };
-        let failure = Failure::rpc(Exit::BadConnection, &status);
-        match status.code() {
-            // etcd's client goes on as nobody then, and so do scripts that always pass --user.
-            Code::FailedPrecondition
-                if status.message() == "etcdserver: authentication is not enabled" =>
-            {
-                Ok(None)
-            }
-            Code::Unavailable => Err(LinkError::Unreachable(failure)),
-            // A wrong password is wrong everywhere: asking on would only bring a lock-out nearer.
-            _ => Err(LinkError::Refused(failure)),
-        }
-    }
-
-    fn password<'p>(&'p self, given: Option<&'p str>) -> Result<&'p str, Failure> {
-        if let Some(password) = given {
-            return Ok(password);
-        }
-        if let Some(password) = self.prompted.get() {
-            return Ok(password);
-        }
-        let password = ask_password().map_err(|error| {
-            Failure::new(Exit::Error, format!("cannot read the password: {error}"))
-        })?;
-        Ok(self.prompted.get_or_init(|| password))
     }
 }
 
@@ -248,22 +250,6 @@ impl From<LinkError> for Failure {
     }
 }
 
-/// Reads a line from the terminal without showing it.
-fn ask_password() -> std::io::Result<String> {
-    let terminal = File::options().read(true).write(true).open("/dev/tty")?;
-    (&terminal).write_all(b"Password: ")?;
-    let shown = tcgetattr(&terminal)?;
-    let mut hidden = shown.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(&terminal, OptionalActions::Flush, &hidden)?;
-    let mut line = String::new();
-    let read = BufReader::new(&terminal).read_line(&mut line);
-    tcsetattr(&terminal, OptionalActions::Flush, &shown)?;
-    read?;
-    (&terminal).write_all(b"\n")?;
-    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
-}
-
 /// The most telling part of a transport error, whose own text is only "transport error".
 fn connect_text(endpoint: &str, error: &tonic::transport::Error) -> String {
     let mut cause: &dyn StdError = error;
@@ -279,14 +265,14 @@ fn connect_text(endpoint: &str, error: &tonic::transport::Error) -> String {
 /// What every request carries.
 #[derive(Debug, Clone)]
 pub(crate) struct Metadata {
-    token: Option<MetadataValue<Ascii>>,
+    token: Option<Token>,
 }
 
 impl Interceptor for Metadata {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let metadata = request.metadata_mut();
         if let Some(token) = &self.token {
-            metadata.insert("token", token.clone());
+            metadata.insert("token", token.value());
         }
         metadata.insert(
             "client-api-version",
@@ -318,5 +304,13 @@ macro_rules! services {
 }
 
 impl Link {
-    services!(kv: KvClient, watch: WatchClient, lease: LeaseClient, cluster: ClusterClient, maintenance: MaintenanceClient);
+    services!(
+        kv: KvClient,
+        watch: WatchClient,
+        lease: LeaseClient,
+        cluster: ClusterClient,
+        maintenance: MaintenanceClient,
+        auth: AuthClient,
+        admin: AdminClient
+    );
 }

@@ -2,14 +2,16 @@
 //!
 //! The way of a command is one direction: [`cli`] turns the command line and the environment into an invocation, `commands`
 //! turns that into requests, `connect` finds an endpoint that answers, [`output`] prints what came back.
-//! This crate must not know the server: it speaks the wire types of `holdfast-proto` and nothing else.
+//! This crate must not know the server: it speaks the wire types of `holdfast-proto`, and reads audit files with `holdfast-audit`.
 
 pub mod cli;
 mod commands;
 mod connect;
 mod failure;
 mod go_syntax;
+mod login;
 pub mod output;
+mod terminal;
 pub mod txn;
 
 use std::{

@@ -65,6 +65,18 @@ fn help_and_version_succeed() {
         (&["options"], "--keepalive-timeout duration"),
         (&["version"], "API version: 3.7"),
         (&["--version"], "holdfastctl version: "),
+        (&["user", "add", "--help"], "--password-hash-file string"),
+        (&["user", "passwd", "-h"], "(default true)"),
+        (&["role"], "grant-permission"),
+        (
+            &["help", "token-key", "rotate"],
+            "holdfastctl token-key rotate [flags]",
+        ),
+        (&["audit", "verify", "-h"], "--public-key"),
+        (
+            &["completion", "bash"],
+            "complete -o default -F _holdfastctl holdfastctl",
+        ),
     ] {
         let output = run(arguments);
         let said = String::from_utf8_lossy(&output.stdout);
@@ -188,6 +200,68 @@ fn bad_command_lines() {
             "Error: snapshot save expects one argument <filename>",
         ),
         (
+            &["auth", "enable", "x"],
+            128,
+            "Error: auth enable command does not accept any arguments",
+        ),
+        (
+            &["auth", "status", "-w", "fields"],
+            4,
+            "Error: fields not supported as output format",
+        ),
+        (
+            &["user", "add", "x", "-w", "table"],
+            4,
+            "Error: table not supported as output format",
+        ),
+        // Standard input is at its end.
+        (&["user", "add", "x"], 128, "Error: empty password"),
+        (
+            &["user", "passwd", "x", "--interactive=false"],
+            128,
+            "Error: empty password",
+        ),
+        (
+            &["user", "grant-role", "u"],
+            128,
+            "Error: user grant command requires user name and role name as its argument",
+        ),
+        (
+            &["user", "revoke-role", "u"],
+            128,
+            "Error: user revoke-role requires user name and role name as its argument",
+        ),
+        (
+            &["user", "add", "x", "--password-hash-file", "/nonexistent"],
+            128,
+            "Error: cannot read the hash in /nonexistent: No such file or directory (os error 2)",
+        ),
+        (
+            &["role", "list", "x"],
+            128,
+            "Error: role list command requires no arguments",
+        ),
+        (
+            &["role", "grant-permission", "r", "all", "k"],
+            128,
+            "Error: invalid permission type: all",
+        ),
+        (
+            &["role", "revoke-permission", "r"],
+            128,
+            "Error: role revoke-permission command requires role name and key [endkey] as its argument",
+        ),
+        (
+            &["token-key", "rotate", "--overlap", "1500ms"],
+            128,
+            "Error: --overlap takes whole seconds",
+        ),
+        (
+            &["completion", "tcsh"],
+            1,
+            "Error: no completion for \"tcsh\": bash, zsh or fish",
+        ),
+        (
             &["get", "a", "--endpoints", "ftp://x"],
             128,
             "Error: endpoint \"ftp://x\": the scheme must be http, https, unix or unixs",
@@ -217,6 +291,23 @@ fn a_transaction_that_does_not_parse_is_never_sent() {
         ("\nget k --order up\n", 4, "Error: bad sort order up"),
     ] {
         check(&run_with_input(&["txn"], input), code, stderr);
+    }
+}
+
+#[test]
+fn new_passwords_are_compared_before_anything_is_sent() {
+    for (input, code, stderr) in [
+        ("\n", 128, "Error: empty password"),
+        ("one\n", 128, "Error: given passwords are different"),
+        ("one\ntwo\n", 128, "Error: given passwords are different"),
+    ] {
+        for command in ["add", "passwd"] {
+            check(
+                &run_with_input(&["user", command, "x"], input),
+                code,
+                stderr,
+            );
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use std::{fmt::Write, fs, path::Path};
 
 use holdfast_ctl::output::{Answer, EndpointAnswer, EndpointHealth, Format, Style, render};
 use holdfast_proto::{
+    admin::{ListTokenKeysResponse, RotateTokenKeyResponse, TokenKey},
+    authpb::Permission,
     etcdserverpb::*,
     mvccpb::{Event, KeyValue},
 };
@@ -292,6 +294,107 @@ fn named(check: &mut dyn FnMut(&str, Answer<'_>)) {
         response: hash,
     }];
     check("endpoint hashkv", Answer::HashKv(&hashes));
+    access(check);
+}
+
+/// Answers on users, roles and tokens.
+fn access(check: &mut dyn FnMut(&str, Answer<'_>)) {
+    check(
+        "role add",
+        Answer::Changed {
+            header: header().as_ref(),
+            said: b"Role r created\n",
+        },
+    );
+    for (name, enabled) in [("auth status", true), ("auth status off", false)] {
+        let status = AuthStatusResponse {
+            header: header(),
+            enabled,
+            auth_revision: 7,
+        };
+        check(name, Answer::AuthStatus(&status));
+    }
+    let names = vec!["a".to_owned(), "b<\"".to_owned()];
+    let user = AuthUserGetResponse {
+        header: header(),
+        roles: names.clone(),
+    };
+    let name = "u";
+    check(
+        "user get",
+        Answer::User {
+            name,
+            response: &user,
+        },
+    );
+    let bare = AuthUserGetResponse {
+        header: header(),
+        roles: Vec::new(),
+    };
+    check(
+        "user get without roles",
+        Answer::User {
+            name,
+            response: &bare,
+        },
+    );
+    let users = AuthUserListResponse {
+        header: header(),
+        users: names.clone(),
+    };
+    check("user list", Answer::Users(&users));
+    let roles = AuthRoleListResponse {
+        header: header(),
+        roles: names,
+    };
+    check("role list", Answer::Roles(&roles));
+    check(
+        "role list of none",
+        Answer::Roles(&AuthRoleListResponse {
+            header: header(),
+            roles: Vec::new(),
+        }),
+    );
+    let permission = |perm_type, key: &'static [u8], range_end: &'static [u8]| Permission {
+        perm_type,
+        key: key.into(),
+        range_end: range_end.into(),
+    };
+    let role = AuthRoleGetResponse {
+        header: header(),
+        perm: vec![
+            permission(2, b"", b"\0"),
+            permission(1, b"\0", b""),
+            permission(0, b"a", b"b"),
+            permission(1, b"a", b"c"),
+            permission(2, b"foo/", b"foo0"),
+            permission(0, b"\xff\xfe", b"\xff\xff"),
+            permission(1, b"f", b"\0"),
+            permission(9, b"unknown", b""),
+        ],
+    };
+    check(
+        "role get",
+        Answer::Role {
+            name: "r",
+            response: &role,
+        },
+    );
+    let key = |id: &str, retires_at_unix| TokenKey {
+        key_id: id.to_owned(),
+        member_id: 13668033151171901709,
+        made_at_unix: 1_767_225_600,
+        retires_at_unix,
+    };
+    let keys = ListTokenKeysResponse {
+        keys: vec![key("k1", 1_767_226_200), key("k2", 0)],
+    };
+    check("token-key list", Answer::TokenKeys(&keys));
+    let rotated = RotateTokenKeyResponse {
+        key_id: "k2".to_owned(),
+        previous_retire_at_unix: 1_767_226_200,
+    };
+    check("token-key rotate", Answer::TokenKeyRotated(&rotated));
 }
 
 fn all(style: Style) -> String {
@@ -306,7 +409,8 @@ fn all(style: Style) -> String {
                     let shown = chunks.map(|chunk| {
                         format!("{}{}", chunk.valid(), chunk.invalid().escape_ascii())
                     });
-                    shown.collect::<String>()
+                    // With a zero byte, tools would take the file for none of text.
+                    shown.collect::<String>().replace('\0', "\\x00")
                 };
                 text.push_str(&show(&printed.out));
                 if !printed.err.is_empty() {

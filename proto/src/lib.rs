@@ -1,4 +1,5 @@
-//! The wire types of the etcd v3 API: messages, clients and servers, generated from `proto/*.proto`.
+//! The wire types of the etcd v3 API and of our own administration API: messages, clients and servers, generated from
+//! `proto/*.proto`.
 //!
 //! This crate must not know anything of ours: no domain types, no limits, no permissions. Its types stop at the edge of the
 //! server and of the command line tools.
@@ -77,6 +78,18 @@ pub mod health {
     include!(concat!(env!("OUT_DIR"), "/messages/grpc.health.v1.rs"));
 }
 
+/// Our own administration API.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
+pub mod admin {
+    include!(concat!(env!("OUT_DIR"), "/messages/holdfast.admin.v1.rs"));
+}
+
 /// The server side of every service. `WatchResponse` is that of [`encoded`].
 #[allow(
     missing_docs,
@@ -93,6 +106,10 @@ pub mod servers {
     /// The gRPC health protocol.
     pub mod health {
         include!(concat!(env!("OUT_DIR"), "/servers/grpc.health.v1.rs"));
+    }
+    /// Our own administration API.
+    pub mod admin {
+        include!(concat!(env!("OUT_DIR"), "/servers/holdfast.admin.v1.rs"));
     }
 }
 

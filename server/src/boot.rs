@@ -4,8 +4,14 @@ use crate::compaction::Compaction;
 use crate::held::Budget;
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
-use crate::node::{Applier, Clock, Identity, Node, NodeGroup, READ_BUDGET_UNIT_BYTES};
-use holdfast_config::{ClusterState, Config, Profile};
+use crate::node::{
+    Applier, Clock, Identity, Node, NodeGroup, READ_BUDGET_UNIT_BYTES, auth_version,
+};
+use crate::login::{LoginOptions, Logins};
+use crate::tokens::{Tokens, TokensError};
+use holdfast_audit::{Auditor, NodeKey};
+use holdfast_auth::password::HashParams;
+use holdfast_config::{AuditSink, ClusterState, Config, ConfigError, Profile};
 use holdfast_consensus::{Core, CoreError, CoreOptions, GroupOptions};
 use holdfast_storage::TenantId;
 use holdfast_storage::backend::{OpenError, Store, StoreOptions};
@@ -38,6 +44,20 @@ pub(crate) enum BootError {
     Restore(#[from] RestoreError),
     #[error(transparent)]
     Core(#[from] CoreError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the audit log's key: {0}")]
+    AuditKey(#[from] holdfast_audit::keys::KeyError),
+    #[error("the audit log's rules: {0}")]
+    AuditRules(#[from] holdfast_audit::RulesError),
+    #[error("cannot make the audit log's folder {}: {source}", path.display())]
+    AuditDir { path: PathBuf, source: io::Error },
+    #[error("the audit log: {0}")]
+    Audit(#[from] holdfast_audit::StartError),
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    #[error("cannot start the threads that check passwords: {0}")]
+    Threads(io::Error),
     #[error("opening the store failed")]
     StorePanicked,
     #[error("the default tenant is missing")]
@@ -64,6 +84,9 @@ const QUEUE_BYTES: usize = 64 << 20;
 const INLINE_COMMANDS: usize = 16;
 /// Longest sync for which it does: it blocks the thread's other connections.
 const INLINE_SYNC: Duration = Duration::from_micros(400);
+
+/// Signs the audit log's checkpoints; beside the data, for this member alone.
+const AUDIT_KEY_FILE: &str = "audit-key";
 
 /// Snapshots that are sent at a time.
 const SNAPSHOTS_MAX: usize = 4;
@@ -136,6 +159,11 @@ pub(crate) fn boot(
     if let Some(path) = &opened.set_aside {
         tracing::error!(path = %path.display(), "the store was damaged and set aside; rebuilding it from the raft log");
     }
+    let audit_key = holdfast_audit::keys::load_or_create(
+        &config.data_dir.join(AUDIT_KEY_FILE),
+        rand::random(),
+    )?;
+    let auditor = start_audit(&config, &identity, audit_key.clone())?;
     let clock = Clock::new();
     let machine = Machine::restore(
         Arc::new(store),
@@ -143,6 +171,7 @@ pub(crate) fn boot(
         MachineOptions {
             quota_bytes: config.quota_backend_bytes,
             lease_checkpoint_interval: LEASE_CHECKPOINT_INTERVAL,
+            lease_ownership: identity.profile == Profile::Strict,
         },
         clock.now(),
     )?;
@@ -150,11 +179,24 @@ pub(crate) fn boot(
     let default_tenant = tenants
         .get(TenantId::DEFAULT)
         .ok_or(BootError::NoDefaultTenant)?;
+    let tokens = Tokens::open(&config, &identity, tenants.clone())?;
+    let logins = Logins::new(LoginOptions {
+        memory_bytes: config.login_memory_bytes,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        params: HashParams::default(),
+        hashing_seconds: metrics.hashing_seconds(),
+        waiting_seconds: metrics.waiting_seconds(),
+    })
+    .map_err(BootError::Threads)?;
+    let (auth_changes, auth_changed) =
+        tokio::sync::watch::channel(auth_version(&default_tenant));
     let tick = config.heartbeat_interval;
     let core = Core::new(
         log,
         Applier {
             machine,
+            tenant: default_tenant.clone(),
+            auth_changes,
             clock,
             metrics: metrics.clone(),
             slow_apply: config.warning_apply_duration,
@@ -199,11 +241,51 @@ pub(crate) fn boot(
         metrics,
         mailboxes,
         compaction: Compaction::new(),
+        auth_changes: auth_changed,
+        tokens,
+        logins,
+        auditor,
+        audit_key,
         store_full: std::sync::atomic::AtomicBool::new(false),
         shutdown: tokio::sync::watch::Sender::new(false),
         config,
     });
     Ok(Booted { node, data_dir })
+}
+
+fn start_audit(
+    config: &Config,
+    identity: &Identity,
+    key: NodeKey,
+) -> Result<Auditor, BootError> {
+    // The folder that the strict profile's default names is ours to make.
+    let own = config.data_dir.join("audit");
+    for sink in &config.for_profile(identity.profile).audit_sinks {
+        if let AuditSink::File(path) = sink
+            && path.parent() == Some(own.as_path())
+        {
+            use std::os::unix::fs::DirBuilderExt;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&own)
+                .map_err(|source| BootError::AuditDir {
+                    path: own.clone(),
+                    source,
+                })?;
+        }
+    }
+    let public_key = key.public();
+    let made = crate::audit::config(config, identity.profile, identity.cluster, key)?;
+    if !made.sinks.is_empty() {
+        // For `holdfastctl audit verify --public-key`, best taken from another machine's copy of this log.
+        tracing::info!(%public_key, "writing an audit log, signed with this member's key");
+    }
+    let (auditor, notices) = Auditor::start(made)?;
+    for notice in notices {
+        tracing::warn!(%notice, "audit log");
+    }
+    Ok(auditor)
 }
 
 /// Who this member is: written at the first start, read at every later one.
@@ -219,6 +301,10 @@ fn identity(config: &Config, data_dir: &DataDir) -> Result<Identity, BootError> 
         return Ok(Identity {
             cluster: stored.cluster_id,
             member: stored.member_id,
+            profile: match profile {
+                datadir::Profile::Strict => Profile::Strict,
+                datadir::Profile::Etcd => Profile::Etcd,
+            },
         });
     }
     if config.initial_cluster_state == ClusterState::Existing {
@@ -246,6 +332,7 @@ fn identity(config: &Config, data_dir: &DataDir) -> Result<Identity, BootError> 
         member.to_be_bytes().as_slice(),
         config.initial_cluster_token.as_bytes(),
     ]);
+    config.check_founding()?;
     data_dir.write_identity(&datadir::Identity {
         cluster_id: cluster,
         member_id: member,
@@ -260,7 +347,11 @@ fn identity(config: &Config, data_dir: &DataDir) -> Result<Identity, BootError> 
         member = format!("{member:x}"),
         "founding a cluster of one member"
     );
-    Ok(Identity { cluster, member })
+    Ok(Identity {
+        cluster,
+        member,
+        profile: config.profile,
+    })
 }
 
 /// The first eight bytes of a SHA-256 over length-prefixed parts; never 0, which raft takes for nobody.

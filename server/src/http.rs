@@ -1,11 +1,12 @@
 //! The pages that etcd serves beside gRPC (behaviour §1.13): version, health, metrics. Bodies and statuses are those of etcd 3.7.1.
 //!
-//! No page needs a permission, so none tells what a tenant keeps.
+//! Which pages are open is the table `HTTP_POLICIES` of the auth crate. None tells what a tenant keeps.
 
+use crate::headers::{allowed_origin, host_permitted};
 use crate::metrics::{Metrics, fd_limit};
 use ::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    CONTENT_TYPE, HOST, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use ::http::request::Parts;
 use ::http::{HeaderName, HeaderValue, Method, Response, StatusCode};
@@ -91,48 +92,6 @@ pub(crate) fn admit(
         return Err(Response::new(Bytes::new()));
     }
     Ok(())
-}
-
-/// Whether every host that a request names is permitted.
-fn host_permitted(parts: &Parts, allowed: &Allowed) -> bool {
-    if *allowed == Allowed::Any {
-        return true;
-    }
-    let authority = parts.uri.authority().map(|authority| authority.as_str());
-    let mut hosts = parts
-        .headers
-        .get_all(HOST)
-        .iter()
-        .map(|value| value.to_str().ok())
-        .chain(authority.map(Some))
-        .peekable();
-    hosts.peek().is_some()
-        && hosts.all(|host| host.is_some_and(|host| allowed.permits(without_port(host))))
-}
-
-/// The host of `host:port`, without brackets; the whole text if it has no port.
-fn without_port(host: &str) -> &str {
-    if let Some(rest) = host.strip_prefix('[') {
-        return rest.split_once(']').map_or(host, |(ip, _)| ip);
-    }
-    match host.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') && port.bytes().all(|b| b.is_ascii_digit()) => {
-            name
-        }
-        _ => host,
-    }
-}
-
-/// The value of `Access-Control-Allow-Origin` for a request of this origin, if browsers may read the answer there.
-fn allowed_origin(cors: &Allowed, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
-    match cors {
-        Allowed::Any => Some(HeaderValue::from_static("*")),
-        Allowed::Only(_) => {
-            let origin = origin?;
-            let permitted = origin.to_str().is_ok_and(|text| cors.permits(text));
-            permitted.then(|| origin.clone())
-        }
-    }
 }
 
 /// Tells browsers which pages may read the answer (`--cors`).
@@ -438,7 +397,8 @@ fn with_type(kind: &'static str, body: String) -> Response<Bytes> {
 }
 
 /// As Go's `http.Error` writes: plain text with a newline behind it, whose type browsers must not guess.
-fn plain_text(status: StatusCode, text: &str) -> Response<Bytes> {
+/// A page of plain text.
+pub(crate) fn plain_text(status: StatusCode, text: &str) -> Response<Bytes> {
     let mut response = with_type("text/plain; charset=utf-8", format!("{text}\n"));
     *response.status_mut() = status;
     let nosniff: (HeaderName, _) = (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -1,6 +1,8 @@
 //! A node's life: start in order, serve, stop in order.
 
+use crate::audit;
 use crate::boot;
+use crate::founding;
 use crate::grpc::{MESSAGE_OVERHEAD_BYTES, encode_event};
 use crate::listen::{self, AcceptorOptions, PendingHandshakes};
 use crate::logging;
@@ -106,6 +108,9 @@ fn prepare_quick_start(config: &mut Config) -> Result<Option<QuickStart>, AnyErr
 
 const PERSIST: &str = "persist";
 
+/// How long a stop waits for the audit log's last records.
+const AUDIT_STOP: Duration = Duration::from_millis(500);
+
 /// A thread whose end ends the process, unless it was asked to stop.
 struct Core {
     name: &'static str,
@@ -148,7 +153,7 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
     }
     let booted = boot::boot(config.clone(), metrics.clone(), workers)?;
     let node = booted.node;
-    let tls = ListenerTls::load(&config)?;
+    let tls = ListenerTls::load(&config, node.identity.profile)?;
     let mut listeners = Vec::new();
     for (url, surfaces) in &urls {
         let tls = match (url.is_tls(), &tls) {
@@ -207,6 +212,8 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
         .build()?;
     let result = runtime.block_on(async {
         lead(&node, &mut failures).await?;
+        founding::initial_auth(&node).await?;
+        founding::publish_token_key(&node).await?;
         // What an earlier process marked and did not remove, replayed compactions included.
         node.compaction.requested();
         let shared = Arc::new(Shared {
@@ -227,7 +234,7 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
             AcceptorOptions {
                 workers,
                 max_connections: config.max_connections,
-                max_per_source: None,
+                max_per_source: node.settings().max_connections_per_source.map(usize::from),
             },
             metrics.clone(),
             move |worker, incoming| {
@@ -282,6 +289,8 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
     for core in persist {
         join(core, &mut outcome);
     }
+    node.auditor.stop(AUDIT_STOP);
+    node.logins.stop();
     tracing::info!("stopped");
     drop(booted.data_dir);
     outcome
@@ -350,12 +359,24 @@ impl Watched<'_> {
                     tracing::info!(signal = "SIGINT", "stopping");
                     return Ok(());
                 }
-                _ = hangup.recv() => self.reload(),
+                _ = hangup.recv() => self.reload_on_signal(),
                 _ = reload.tick() => self.reload(),
                 _ = renewal.tick() => self.renew(),
                 _ = watchdog.tick(), if every.is_some() => self.notifier.alive(),
                 failure = failures.recv() => return Err(failure.unwrap_or_default().into()),
             }
+        }
+    }
+
+    /// What only a signal asks for: the audit log's rules and files, and the keys of other issuers.
+    fn reload_on_signal(&self) {
+        self.reload();
+        let node = self.node;
+        if let Err(error) = reload_audit(node) {
+            tracing::error!(error = %chain(&*error), "cannot reload the audit log's rules; those in use stay");
+        }
+        if let Err(error) = node.tokens.reload() {
+            tracing::error!(error = %chain(&error), "cannot reload the keys of tokens; those in use stay");
         }
     }
 
@@ -379,22 +400,40 @@ impl Watched<'_> {
     }
 }
 
+fn reload_audit(node: &Node) -> Result<(), AnyError> {
+    let config = audit::config(
+        &node.config,
+        node.identity.profile,
+        node.identity.cluster,
+        node.audit_key.clone(),
+    )?;
+    for notice in node.auditor.reload(config)? {
+        tracing::warn!(%notice, "audit log");
+    }
+    tracing::info!("reloaded the audit log's rules");
+    Ok(())
+}
+
 /// Every listener with what it serves. With `--listen-client-http-urls`, client URLs are gRPC alone.
 fn listener_urls(config: &Config) -> Vec<(ListenUrl, Surfaces)> {
     let split = !config.listen_client_http_urls.is_empty();
-    let surfaces = |url: &ListenUrl, grpc: bool, http: bool| Surfaces {
+    let surfaces = |url: &ListenUrl, grpc: bool, http: bool, for_clients: bool| Surfaces {
         grpc,
         http,
+        for_clients,
         plaintext: !url.is_tls(),
     };
-    let client = config
+    let grpc = config
         .listen_client_urls
         .iter()
-        .map(|url| (url.clone(), surfaces(url, true, !split)));
+        .map(|url| (url.clone(), surfaces(url, true, !split, true)));
     let http = config
         .listen_client_http_urls
         .iter()
-        .chain(&config.listen_metrics_urls)
-        .map(|url| (url.clone(), surfaces(url, false, true)));
-    client.chain(http).collect()
+        .map(|url| (url.clone(), surfaces(url, false, true, true)));
+    let metrics = config
+        .listen_metrics_urls
+        .iter()
+        .map(|url| (url.clone(), surfaces(url, false, true, false)));
+    grpc.chain(http).chain(metrics).collect()
 }

@@ -3,15 +3,20 @@
 //! This crate joins the others and must not hold what they own: no MVCC rules, no raft, no rustls, no fjall. Wire types stop in
 //! `grpc`.
 
+mod audit;
 mod body;
 mod boot;
 mod compaction;
+mod founding;
 mod grpc;
+mod headers;
 mod held;
 mod http;
+mod identity;
 mod life;
 mod listen;
 mod logging;
+mod login;
 mod mailbox;
 mod metered;
 mod metrics;
@@ -22,6 +27,7 @@ mod quickstart;
 mod router;
 mod serve;
 mod tls;
+mod tokens;
 mod upkeep;
 mod version;
 

@@ -5,8 +5,11 @@ use crate::held::Budget;
 use crate::mailbox::{Completion, Mailbox, Mailboxes};
 use crate::metrics::Metrics;
 use bytes::Bytes;
-use holdfast_auth::Authorized;
-use holdfast_config::Config;
+use crate::login::Logins;
+use crate::tokens::Tokens;
+use holdfast_audit::{Auditor, NodeKey, Writer};
+use holdfast_auth::{Authorized, Caller};
+use holdfast_config::{Config, Profile, ProfileSettings};
 use holdfast_consensus::{Failure, Group, StateMachine, Status, Submission};
 use holdfast_storage::LogPosition;
 use holdfast_storage::disk::RealDisk;
@@ -43,10 +46,23 @@ impl Clock {
 /// Joins the tenants' state machine to the raft driver.
 pub(crate) struct Applier {
     pub(crate) machine: Machine,
+    /// The only tenant.
+    pub(crate) tenant: Arc<Tenant>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     /// An entry that takes longer is logged.
     pub(crate) slow_apply: Duration,
+    /// Told when users and roles have changed, or the switch.
+    pub(crate) auth_changes: tokio::sync::watch::Sender<AuthVersion>,
+}
+
+/// Which state of users and roles is in force: whether they are, and the auth revision.
+pub(crate) type AuthVersion = (bool, u64);
+
+/// The version of a tenant's users and roles.
+pub(crate) fn auth_version(tenant: &Tenant) -> AuthVersion {
+    let auth = tenant.auth();
+    (auth.is_enabled(), auth.revision())
 }
 
 impl StateMachine for Applier {
@@ -65,6 +81,9 @@ impl StateMachine for Applier {
             .map_err(|error| error.to_string());
         let took = begun.elapsed();
         self.metrics.applied(took, outcomes);
+        let version = auth_version(&self.tenant);
+        self.auth_changes
+            .send_if_modified(|known| std::mem::replace(known, version) != version);
         if took > self.slow_apply {
             self.metrics.slow_apply();
             tracing::warn!(
@@ -90,6 +109,8 @@ pub(crate) type NodeGroup = Group<Applier, RealDisk>;
 pub(crate) struct Identity {
     pub(crate) cluster: u64,
     pub(crate) member: u64,
+    /// Fixed when the cluster was founded.
+    pub(crate) profile: Profile,
 }
 
 /// What handlers share.
@@ -104,6 +125,13 @@ pub(crate) struct Node {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) mailboxes: Arc<Mailboxes>,
     pub(crate) compaction: Compaction,
+    /// Tells streams that users and roles have changed.
+    pub(crate) auth_changes: tokio::sync::watch::Receiver<AuthVersion>,
+    pub(crate) tokens: Tokens,
+    pub(crate) logins: Arc<Logins>,
+    pub(crate) auditor: Auditor,
+    /// Signs the audit log's checkpoints.
+    pub(crate) audit_key: NodeKey,
     /// Memory that long answers share, in units of [`READ_BUDGET_UNIT_BYTES`].
     pub(crate) read_budget: Arc<Semaphore>,
     pub(crate) read_budget_units: u32,
@@ -120,6 +148,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// What follows from the cluster's profile.
+    pub(crate) fn settings(&self) -> &ProfileSettings {
+        self.config.for_profile(self.identity.profile)
+    }
+
     /// Whether reads of the applied state are linearizable now.
     pub(crate) fn can_read(&self) -> Result<(), Failure> {
         if self.status.leads_alone() {
@@ -144,6 +177,8 @@ const GATHERED_RESERVE_BYTES: usize = 64 << 10;
 pub(crate) struct Worker {
     pub(crate) node: Arc<Node>,
     pub(crate) mailbox: Arc<Mailbox>,
+    /// Where the worker's calls leave their audit records.
+    pub(crate) audit: Writer,
     gathered: Mutex<Submission>,
     flush: Notify,
 }
@@ -171,6 +206,7 @@ impl Worker {
     pub(crate) fn new(node: Arc<Node>, worker: usize) -> Worker {
         Worker {
             mailbox: node.mailboxes.of(worker).clone(),
+            audit: node.auditor.writer(),
             node,
             gathered: Mutex::default(),
             flush: Notify::new(),
@@ -183,7 +219,8 @@ impl Worker {
         tenant: &Tenant,
         command: Authorized<Command>,
     ) -> Result<holdfast_tenant::Answer, ProposeError> {
-        self.propose_internal(tenant, command.request()).await
+        self.submit(tenant, command.caller(), command.request())
+            .await
     }
 
     /// Sends a command of the server's own through the log: expiry, checkpoints, alarms, auto-compaction.
@@ -192,13 +229,22 @@ impl Worker {
         tenant: &Tenant,
         command: &Command,
     ) -> Result<holdfast_tenant::Answer, ProposeError> {
+        self.submit(tenant, &Caller::Server, command).await
+    }
+
+    async fn submit(
+        &self,
+        tenant: &Tenant,
+        caller: &Caller,
+        command: &Command,
+    ) -> Result<holdfast_tenant::Answer, ProposeError> {
         let expected = {
             let mut gathered = self.gathered.lock();
             let before = gathered.data.len();
             if before > GATHERED_BYTES_MAX {
                 return Err(ProposeError::Failure(Failure::Overloaded));
             }
-            command.encode(tenant.id, &mut gathered.data);
+            command.encode(tenant.id, caller, &mut gathered.data);
             if gathered.data.len() - before > self.node.config.max_request_bytes {
                 gathered.data.truncate(before);
                 return Err(ProposeError::TooLarge);

@@ -1,7 +1,7 @@
 //! What the HTTP pages ask the node.
 
 use crate::http::{Probe, RaftState, Versions};
-use crate::metrics::{Gauges, Metrics};
+use crate::metrics::{Gauges, Metrics, SecurityGauges};
 use crate::node::Node;
 use crate::version;
 use futures::future::BoxFuture;
@@ -111,6 +111,12 @@ impl Probe for NodeProbe {
                 .collect(),
             defragmenting: false,
             staged_bytes: node.tenants.store().staged_bytes() as u64,
+            security: SecurityGauges {
+                auth_revision: tenant.auth().revision(),
+                auth_enabled: tenant.auth().is_enabled(),
+                logins: node.logins.stats(),
+                audit: node.auditor.stats(),
+            },
         })
     }
 

@@ -47,7 +47,7 @@ fn banner(ca: &Path, cert: &Path, key: &Path) -> String {
         shell_word(key)
     );
     let mut text = format!(
-        "\nHoldfast serves at {ENDPOINT}, with TLS 1.3 and client certificates.\n\
+        "\nHoldfast serves at {ENDPOINT}, with TLS 1.3, client certificates and authentication on.\n\
          You are root by the certificate in {}. Try it from this directory:\n",
         cert.display()
     );

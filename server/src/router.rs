@@ -7,6 +7,8 @@ use crate::http as pages;
 use crate::metrics::{Rpc, RpcKind};
 use crate::probe::NodeProbe;
 use bytes::Bytes;
+use holdfast_auth::{HttpPolicy, http_policy};
+use holdfast_config::Profile;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -23,6 +25,8 @@ use tower_service::Service;
 pub(crate) struct Surfaces {
     pub(crate) grpc: bool,
     pub(crate) http: bool,
+    /// Whether it is one of the clients', and not one of those for metrics and health alone.
+    pub(crate) for_clients: bool,
     /// Whether the listener is plaintext: host names are checked there (CVE-2018-1099).
     pub(crate) plaintext: bool,
 }
@@ -114,6 +118,8 @@ impl Router {
             "etcdserverpb.Lease" => to!(lease),
             "etcdserverpb.Cluster" => to!(cluster),
             "etcdserverpb.Maintenance" => to!(maintenance),
+            "etcdserverpb.Auth" => to!(auth),
+            "holdfast.admin.v1.Admin" => to!(admin),
             "grpc.health.v1.Health" => to!(health),
             _ => self.at_once(unimplemented(rpc.path())),
         }
@@ -125,15 +131,35 @@ impl Router {
         let plaintext = self.surfaces.plaintext;
         let config = self.services.connection.node().config.clone();
         let unsent = self.unsent(Kind::Short);
+        let refused = self.refuse_page(&parts);
         Box::pin(async move {
             unsent.held().room(Kind::Short).await;
-            let page = match pages::admit(&parts, plaintext, &config) {
-                Ok(()) => pages::respond(&*probe, &parts).await,
-                Err(refused) => refused,
+            let page = match (pages::admit(&parts, plaintext, &config), refused) {
+                (Err(refused), _) | (Ok(()), Some(refused)) => refused,
+                (Ok(()), None) => pages::respond(&*probe, &parts).await,
             };
             let page = pages::with_cors(page, &parts, &config);
             Ok(page.map(|page| AnswerBody::new(full(page), unsent, false, None)))
         })
+    }
+}
+
+impl Router {
+    /// Refuses pages that are not for everybody. They are open on the listeners that serve nothing else (`--listen-metrics-urls`), and
+    /// in profile `etcd`, whose scrapers know no identity.
+    fn refuse_page(&self, parts: &http::request::Parts) -> Option<http::Response<Bytes>> {
+        let connection = &self.services.connection;
+        let open = !self.surfaces.for_clients
+            || connection.node().identity.profile == Profile::Etcd
+            || parts.method == http::Method::OPTIONS;
+        if open || http_policy(parts.uri.path()) != Some(HttpPolicy::Authenticated) {
+            return None;
+        }
+        let denied = connection.identify(&parts.headers).err()?;
+        Some(pages::plain_text(
+            http::StatusCode::UNAUTHORIZED,
+            &format!("{denied}\n"),
+        ))
     }
 }
 
@@ -216,7 +242,6 @@ mod tests {
 
     /// What the API has and this server does not: it answers `Unimplemented`, and has no policy row.
     const NOT_SERVED: &[&str] = &[
-        "etcdserverpb.Auth/",
         "etcdserverpb.Cluster/MemberAdd",
         "etcdserverpb.Cluster/MemberPromote",
         "etcdserverpb.Cluster/MemberRemove",

@@ -1,7 +1,9 @@
 //! Workers: one thread and one runtime each, which own their connections from the handshake to the end (DESIGN §11.1).
 
 use crate::grpc::{Connection, Services};
+use crate::grpc::TENANT;
 use crate::held::{self, Held};
+use crate::identity::ConnectionIdentity;
 use crate::listen::{self, Incoming, PendingHandshakes, Stream};
 use crate::metered::Metered;
 use crate::node::{Node, Worker};
@@ -9,11 +11,12 @@ use crate::probe::NodeProbe;
 use crate::router::{Router, Surfaces};
 use crate::tls::ListenerTls;
 use crate::upkeep;
-use holdfast_auth::{Gate, Principal};
 use holdfast_certs::PeerIdentity;
+use holdfast_config::Profile;
 use holdfast_transport::Coalesce;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -124,26 +127,25 @@ async fn connection(
         return;
     };
     let identity = identity.map(Arc::new);
-    let principal = match &identity {
-        Some(identity) => Principal::Certificate(
-            identity
-                .common_name
-                .clone()
-                .unwrap_or_else(|| identity.fingerprint_sha256.clone()),
-        ),
-        None => Principal::Anonymous,
-    };
-    let gate = if tls.is_some_and(|tls| tls.requires_client_certificate()) {
-        Gate::Identified
-    } else {
-        Gate::ListenerOnly
+    let node = &shared.node;
+    let certified = match certified(node, identity.as_deref()) {
+        Ok(certified) => certified,
+        Err(reason) => {
+            node.metrics.connection_refused("identity");
+            tracing::warn!(
+                "remote-addr" = peer.map(tracing::field::display),
+                %reason,
+                "rejected connection on client endpoint"
+            );
+            return;
+        }
     };
     let held = Held::new(shared.node.held.clone());
     let connection = Arc::new(Connection {
         tenant: shared.node.default_tenant.clone(),
         worker,
-        principal,
-        gate,
+        identity: ConnectionIdentity::new(certified, node.identity.profile == Profile::Etcd),
+        plans: Mutex::default(),
         peer,
         held: held.clone(),
     });
@@ -164,6 +166,27 @@ async fn connection(
                 "closing a connection whose client does not read its answers"
             );
         }
+    }
+}
+
+/// The user that a connection's certificate names.
+///
+/// # Errors
+/// What is wrong with the identity: who is refused by it is nobody.
+fn certified(node: &Node, identity: Option<&PeerIdentity>) -> Result<Option<Arc<str>>, String> {
+    let Some(identity) = identity else {
+        return Ok(None);
+    };
+    let trust_domain = node.config.client_cert_uri_trust_domain.as_deref();
+    let named = identity
+        .named_user(trust_domain)
+        .map_err(|error| error.to_string())?;
+    let Some(named) = named else {
+        return Ok(None);
+    };
+    match named.tenant {
+        Some(tenant) if tenant != TENANT => Err(format!("there is no tenant {tenant:?}")),
+        _ => Ok(Some(named.user.into())),
     }
 }
 

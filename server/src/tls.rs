@@ -31,8 +31,8 @@ pub(crate) struct ListenerTls {
 }
 
 impl ListenerTls {
-    /// Loads the client listeners' TLS; `None` when no file and no self-signed certificate is configured.
-    pub(crate) fn load(config: &Config) -> Result<Option<Arc<ListenerTls>>, TlsSetupError> {
+    /// Loads the client listeners' TLS; `None` when no file and no self-signed certificate is configured. `profile` is the cluster's.
+    pub(crate) fn load(config: &Config, profile: Profile) -> Result<Option<Arc<ListenerTls>>, TlsSetupError> {
         let security = &config.client_tls;
         let Some(CertificateFiles {
             cert_file,
@@ -63,7 +63,7 @@ impl ListenerTls {
             .iter()
             .map(ToString::to_string)
             .collect();
-        if config.profile == Profile::Etcd {
+        if profile == Profile::Etcd {
             // As lenient as etcd where certificates made for it would fail otherwise.
             settings.client_eku = EkuPolicy::IfPresent;
             settings.crl_unknown = CrlUnknown::Accept;

@@ -1,5 +1,6 @@
 //! What requests are answered with, in domain terms.
 
+use holdfast_auth::{AuthError, Denied};
 use holdfast_storage::Row;
 
 /// The answer to a range.
@@ -105,7 +106,7 @@ pub enum Answer {
         /// The store's revision after its keys were deleted.
         revision: i64,
     },
-    /// To a lease checkpoint, or to an alarm's change: the alarms that the command changed.
+    /// To a lease checkpoint, a change of users and roles, a token key, or to an alarm's change: the alarms that the command changed.
     Done {
         /// Alarms that were raised or cleared.
         alarms: Vec<Alarm>,
@@ -168,6 +169,15 @@ pub enum Refusal {
     /// The tenant has as many alarms raised as it may.
     #[error("etcdserver: too many requests")]
     TooManyAlarms,
+    /// As many token keys are in use as are remembered.
+    #[error("etcdserver: too many requests")]
+    TooManyTokenKeys,
+    /// The caller may not do this.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// A rule of users and roles forbids it.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The rows could not be read back.
     #[error("etcdserver: storage: {0}")]
     Storage(String),

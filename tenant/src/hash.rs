@@ -45,7 +45,10 @@ impl Tenants {
             }
             // The rows of the entry in hand reach the store at its end, and `until` may be among them.
             drop(self.applying.read());
-            let rows = self.store().scan(tenant.id, Revision::first(0), until);
+            // A negative revision has no rows before it, and is none that the store's keys could be ordered by.
+            let rows = self
+                .store()
+                .scan(tenant.id, Revision::first(0), until.max(0));
             // The scan is of one moment; no compaction may lie between that moment and the snapshot.
             if tenant.compacted() == snapshot.compacted() {
                 break (snapshot, until, rows);

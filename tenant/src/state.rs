@@ -1,15 +1,19 @@
 //! The tenants' state, as readers and the hub see it while the state machine changes it.
 
 use crate::answer::{Alarm, AlarmKind, RangeAnswer, Refusal, TxnAnswer};
+use crate::machine::MachineOptions;
 use crate::read::{self, Rows};
 use crate::request::{Op, Order, Put, Range, Txn};
+use crate::token_key::TokenKeyRecord;
 use crate::txn;
-use crate::watch::{History, Inbox};
+use crate::watch::{History, Inbox, may_watch};
+use bytes::Bytes;
+use holdfast_auth::{AuthState, Caller, Denied, KeyRange};
 use holdfast_storage::backend::Store;
 use holdfast_storage::lease::{LeaseTable, Millis, TimeToLive};
 use holdfast_storage::mvcc::{Mvcc, Snapshot};
-use holdfast_storage::{Revision, Row, TenantId};
-use parking_lot::{Mutex, RwLock};
+use holdfast_storage::{Revision, Row, TenantId, crc32c};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -32,8 +36,12 @@ pub struct Tenant {
     pub(crate) alarms: RwLock<BTreeSet<Alarm>>,
     /// One bit per raised kind, for the hot path.
     pub(crate) alarm_bits: AtomicU8,
+    /// Shared, so that whoever needs the state for longer takes a reference to it and holds up no change.
+    pub(crate) auth: RwLock<Arc<AuthState>>,
     /// Logical bytes that the tenant may hold; `None` is unbounded.
     quota_bytes: Option<u64>,
+    /// See [`MachineOptions::lease_ownership`].
+    pub(crate) lease_ownership: bool,
 }
 
 impl Tenant {
@@ -41,7 +49,8 @@ impl Tenant {
         id: TenantId,
         mvcc: Mvcc,
         leases: LeaseTable,
-        quota_bytes: Option<u64>,
+        auth: AuthState,
+        options: MachineOptions,
     ) -> Tenant {
         Tenant {
             id,
@@ -52,7 +61,9 @@ impl Tenant {
             bytes: AtomicU64::new(0),
             alarms: RwLock::default(),
             alarm_bits: AtomicU8::new(0),
-            quota_bytes,
+            auth: RwLock::new(Arc::new(auth)),
+            quota_bytes: options.quota_bytes,
+            lease_ownership: options.lease_ownership,
         }
     }
 
@@ -89,6 +100,25 @@ impl Tenant {
     /// Whether an alarm of this kind is raised.
     pub fn is_alarmed(&self, kind: AlarmKind) -> bool {
         self.alarm_bits.load(Ordering::Acquire) & alarm_bit(kind) != 0
+    }
+
+    /// The users and roles as they are now. Changes wait for the guard: whoever needs the state for longer clones the `Arc` in it.
+    pub fn auth(&self) -> RwLockReadGuard<'_, Arc<AuthState>> {
+        self.auth.read()
+    }
+
+    /// A checksum over the users and roles: the same on every member that applied the same changes.
+    pub fn auth_hash(&self) -> u32 {
+        let state = self.auth.read().clone();
+        let mut records: Vec<(Bytes, Bytes)> = state.records().collect();
+        records.sort_unstable();
+        records.into_iter().fold(0, |hash, (key, value)| {
+            [key, value].iter().fold(hash, |hash, part| {
+                // With its length, so that no two lists of records read the same.
+                let hash = crc32c(hash, &(part.len() as u64).to_le_bytes());
+                crc32c(hash, part)
+            })
+        })
     }
 
     /// Whether a request that needs `cost` more bytes fits into the quota.
@@ -205,6 +235,8 @@ pub struct Tenants {
     pub(crate) store: Arc<Store>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) by_id: RwLock<HashMap<TenantId, Arc<Tenant>>>,
+    /// Ordered by key id.
+    pub(crate) token_keys: RwLock<Arc<Vec<TokenKeyRecord>>>,
     /// Held for writing while a raft entry is applied: the index shows a change a moment before its row is in the store, and a
     /// reader that falls into this moment waits here.
     pub(crate) applying: RwLock<()>,
@@ -219,6 +251,12 @@ impl Tenants {
     /// Every tenant.
     pub fn all(&self) -> Vec<Arc<Tenant>> {
         self.by_id.read().values().cloned().collect()
+    }
+
+    /// The keys that tokens may be signed with, ordered by id; retired ones included, until they are forgotten. Another `Arc` when
+    /// they have changed.
+    pub fn token_keys(&self) -> Arc<Vec<TokenKeyRecord>> {
+        self.token_keys.read().clone()
     }
 
     /// The store behind the tenants.
@@ -346,7 +384,7 @@ const SHORT_RANGE_KEYS: u64 = 512;
 
 /// Whether a range may look at many keys.
 fn is_long(range: &Range) -> bool {
-    if matches!(range.keys, holdfast_auth::KeyRange::Point(_)) {
+    if matches!(range.keys, KeyRange::Point(_)) {
         return false;
     }
     if range.revision > 0 {
@@ -445,6 +483,11 @@ impl History for Tenants {
             mvcc.view().get_at(key, main - 1)?
         };
         self.row(tenant, version.modified)
+    }
+
+    fn may_watch(&self, tenant: TenantId, caller: &Caller, keys: &KeyRange) -> Result<(), Denied> {
+        let tenant = self.get(tenant).ok_or(Denied::NotPermitted)?;
+        may_watch(&tenant.auth.read(), caller, keys)
     }
 
     fn row(&self, tenant: TenantId, revision: Revision) -> Option<Row> {

@@ -6,6 +6,7 @@
 )]
 
 use bytes::Bytes;
+use holdfast_auth::Caller;
 use holdfast_storage::backend::{Store, StoreOptions};
 use holdfast_storage::lease::Millis;
 use holdfast_storage::{LogPosition, TenantId};
@@ -19,6 +20,7 @@ fn a_client_cannot_raise_alarms_without_end() {
     let options = MachineOptions {
         quota_bytes: None,
         lease_checkpoint_interval: Millis(10_000),
+        lease_ownership: false,
     };
     let mut machine =
         Machine::restore(Arc::new(store), opened.applied, options, Millis(0)).unwrap();
@@ -28,12 +30,12 @@ fn a_client_cannot_raise_alarms_without_end() {
     };
     let mut entry = Vec::new();
     for member in 0..5_000 {
-        Command::RaiseAlarm(corrupt(member)).encode(TenantId::DEFAULT, &mut entry);
+        Command::RaiseAlarm(corrupt(member)).encode(TenantId::DEFAULT, &Caller::Server, &mut entry);
     }
     // One that is raised already is no new one, and clearing makes room.
-    Command::RaiseAlarm(corrupt(0)).encode(TenantId::DEFAULT, &mut entry);
-    Command::ClearAlarm(corrupt(0)).encode(TenantId::DEFAULT, &mut entry);
-    Command::RaiseAlarm(corrupt(6_000)).encode(TenantId::DEFAULT, &mut entry);
+    Command::RaiseAlarm(corrupt(0)).encode(TenantId::DEFAULT, &Caller::Server, &mut entry);
+    Command::ClearAlarm(corrupt(0)).encode(TenantId::DEFAULT, &Caller::Server, &mut entry);
+    Command::RaiseAlarm(corrupt(6_000)).encode(TenantId::DEFAULT, &Caller::Server, &mut entry);
     let position = LogPosition { index: 1, term: 1 };
     let mut outcomes = Vec::new();
     machine

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use bytes::Bytes;
-use holdfast_auth::KeyRange;
+use holdfast_auth::{Caller, KeyRange};
 use holdfast_storage::backend::{Store, StoreOptions};
 use holdfast_storage::lease::Millis;
 use holdfast_storage::{LogPosition, TenantId};
@@ -41,6 +41,7 @@ fn a_read_of_the_present_never_fails_however_fast_the_past_goes_away() {
     let options = MachineOptions {
         quota_bytes: None,
         lease_checkpoint_interval: Millis(300_000),
+        lease_ownership: false,
     };
     let mut machine =
         Machine::restore(Arc::new(store), opened.applied, options, Millis(0)).unwrap();
@@ -152,12 +153,12 @@ fn write(machine: &mut Machine, tenant: &Tenant, round: i64) {
         ..Txn::default()
     };
     let mut entry = Vec::new();
-    Command::Txn(txn).encode(TenantId::DEFAULT, &mut entry);
+    Command::Txn(txn).encode(TenantId::DEFAULT, &Caller::Server, &mut entry);
     // Now and then, as even the fastest of compactors do.
     let compacts = round % 5 == 1;
     if compacts {
         let revision = tenant.revision() + 1;
-        Command::Compact { revision }.encode(TenantId::DEFAULT, &mut entry);
+        Command::Compact { revision }.encode(TenantId::DEFAULT, &Caller::Server, &mut entry);
     }
     let position = LogPosition {
         index: 2 + round as u64,

@@ -4,9 +4,9 @@
 mod model;
 mod world;
 
-use holdfast_auth::KeyRange;
+use holdfast_auth::{Caller, KeyRange};
 use holdfast_storage::lease::Millis;
-use holdfast_storage::{LogPosition, Row, TenantId};
+use holdfast_storage::{Row, TenantId};
 use holdfast_tenant::Command;
 use holdfast_tenant::request::{DeleteRange, Op, Txn};
 use holdfast_tenant::watch::{DeliveryKind, Event, Inbox, Message, Transaction, WatchRequest};
@@ -142,7 +142,7 @@ fn run(steps: Vec<Step>) {
             Step::Room(at, room) => world.streams[at].sink.give_room(room),
             Step::Close(at) => world.close(at),
             Step::Persist => {
-                world.machine.tenants().store().persist().unwrap();
+                world.machine().tenants().store().persist().unwrap();
             }
             Step::Round => {
                 world.step();
@@ -165,6 +165,13 @@ proptest! {
     #[test]
     fn every_watch_gets_exactly_its_events(steps in vec(step(), 20..120)) {
         run(steps);
+    }
+}
+
+fn canceled(compacted: i64) -> DeliveryKind {
+    DeliveryKind::Canceled {
+        compacted,
+        reason: String::new(),
     }
 }
 
@@ -205,7 +212,7 @@ fn cancel_answers_for_known_watches_only_and_ids_are_given_out_again_only_when_a
         ),
         (-1, rejected("etcdserver: watch ID is negative")),
         (-1, rejected("etcdserver: watch ID is negative")),
-        (1, DeliveryKind::Canceled { compacted: 0 }),
+        (1, canceled(0)),
         (1, DeliveryKind::Created),
         (3, DeliveryKind::Created),
     ];
@@ -237,7 +244,7 @@ fn starts_at_the_edges_of_what_can_be_asked_for() {
             },
         );
     }
-    world.step();
+    world.settle();
     let compacted = "etcdserver: mvcc: required revision has been compacted";
     let rejected = DeliveryKind::Rejected {
         reason: compacted.to_owned(),
@@ -246,7 +253,7 @@ fn starts_at_the_edges_of_what_can_be_asked_for() {
     assert_eq!(found[..2], [(-1, 6, rejected.clone()), (-1, 6, rejected)]);
     let created: Vec<_> = (0..4).map(|id| (id, 6, DeliveryKind::Created)).collect();
     assert_eq!(found[2..6], created[..]);
-    let canceled = DeliveryKind::Canceled { compacted: 4 };
+    let canceled = canceled(4);
     assert_eq!(found[6..8], [(0, 0, canceled.clone()), (1, 0, canceled)]);
     assert_eq!(found.len(), 9);
     assert!(matches!(&found[8], (2, 6, DeliveryKind::Events { events, .. }) if events.len() == 3));
@@ -404,15 +411,11 @@ fn a_flooded_inbox_loses_no_event() {
             // The naive model is too slow for this many.
             let mut bytes = Vec::new();
             for command in &entry {
-                command.encode(TenantId::DEFAULT, &mut bytes);
+                command.encode(TenantId::DEFAULT, &Caller::Server, &mut bytes);
             }
-            world.applied += 1;
-            let position = LogPosition {
-                index: world.applied,
-                term: 1,
-            };
+            let position = world.next_position();
             world
-                .machine
+                .machine()
                 .apply(position, bytes.into(), Millis(0), &mut Vec::new())
                 .unwrap();
         }

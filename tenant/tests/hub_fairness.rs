@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use bytes::Bytes;
-use holdfast_auth::KeyRange;
+use holdfast_auth::{Caller, Denied, KeyRange};
 use holdfast_storage::{Revision, Row, TenantId};
 use holdfast_tenant::watch::{
     Delivery, DeliveryKind, History, Hub, HubLimits, Inbox, Message, StreamId, Wake, WatchRequest,
@@ -57,6 +57,10 @@ impl History for Puts {
 
     fn before(&self, _: TenantId, _: &[u8], _: i64) -> Option<Row> {
         None
+    }
+
+    fn may_watch(&self, _: TenantId, _: &Caller, _: &KeyRange) -> Result<(), Denied> {
+        Ok(())
     }
 
     fn row(&self, _: TenantId, _: Revision) -> Option<Row> {
@@ -123,6 +127,7 @@ fn who_is_far_behind_does_not_hold_up_who_is_not() {
                     previous: false,
                     fragment: false,
                 },
+                caller: Caller::Anonymous,
             });
         }
         sink

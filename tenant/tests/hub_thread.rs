@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use bytes::Bytes;
-use holdfast_auth::KeyRange;
+use holdfast_auth::{Caller, KeyRange};
 use holdfast_storage::backend::{Store, StoreOptions};
 use holdfast_storage::lease::Millis;
 use holdfast_storage::{LogPosition, Revision, Row, TenantId};
@@ -193,6 +193,7 @@ fn nothing_is_lost_or_doubled_whatever_the_timing() {
     let options = MachineOptions {
         quota_bytes: None,
         lease_checkpoint_interval: Millis(300_000),
+        lease_ownership: false,
     };
     let mut machine =
         Machine::restore(Arc::new(store), opened.applied, options, Millis(0)).unwrap();
@@ -263,7 +264,12 @@ fn nothing_is_lost_or_doubled_whatever_the_timing() {
                     while tenant.revision() < wait_for {
                         thread::yield_now();
                     }
-                    inbox.push(Message::Create { stream, request });
+                    let caller = Caller::Anonymous;
+                    inbox.push(Message::Create {
+                        stream,
+                        request,
+                        caller,
+                    });
                     inbox.push(Message::Progress { stream });
                 }
                 while writing.load(Ordering::Relaxed) {
@@ -292,7 +298,7 @@ fn nothing_is_lost_or_doubled_whatever_the_timing() {
                 keep_lease: false,
             });
             let mut entry = Vec::new();
-            put.encode(TenantId::DEFAULT, &mut entry);
+            put.encode(TenantId::DEFAULT, &Caller::Server, &mut entry);
             let position = LogPosition {
                 index: n + 2,
                 term: 1,

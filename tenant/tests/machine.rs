@@ -1,166 +1,33 @@
-//! The state machine against a model of one etcd per tenant, over restarts, pruning and two tenants.
+//! The state machine against a model of one etcd per tenant, over restarts, pruning, two tenants, and callers who may do more or
+//! less from one command to the next.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod model;
+mod node;
 mod strategies;
 
-use bytes::Bytes;
-use holdfast_auth::KeyRange;
-use holdfast_storage::backend::{Store, StoreOptions};
-use holdfast_storage::lease::Millis;
+use holdfast_auth::{Caller, Denied};
 use holdfast_storage::mvcc::Snapshot;
-use holdfast_storage::{Change, LogPosition, Revision, Row, TenantId};
-use holdfast_tenant::request::{
-    DeleteRange, Op, Order, Put, Range, RevisionFilter, SortTarget, Txn,
-};
+use holdfast_storage::{Revision, Row, TenantId};
+use holdfast_tenant::request::{Op, Range, Txn};
 use holdfast_tenant::{
-    Answer, Command, Machine, MachineOptions, Outcome, ROW_OVERHEAD_BYTES, Refusal, Tenant,
-    validate_put, validate_txn,
+    Answer, Command, LeaseUse, Outcome, Refusal, TokenKeyRecord, validate_put, validate_txn,
 };
 use model::Model;
+use node::{NOW, Node, TENANTS, row_bytes};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use std::sync::Arc;
-use strategies::{LEASES, command, compare, op, range, revision, txn_of};
-
-const TENANTS: [TenantId; 2] = [TenantId::DEFAULT, TenantId(7)];
-
-fn store_options() -> StoreOptions {
-    StoreOptions {
-        cache_bytes: 16 << 10,
-        reserve_bytes: 0,
-        max_batch_bytes: 4 << 10,
-        ..StoreOptions::default()
-    }
-}
-
-fn machine_options() -> MachineOptions {
-    MachineOptions {
-        quota_bytes: None,
-        lease_checkpoint_interval: Millis(300_000),
-    }
-}
-
-const NOW: Millis = Millis(1_000);
-
-/// A node: the store in a directory, the machine, and the log that outlives both.
-struct Node {
-    dir: tempfile::TempDir,
-    machine: Option<Machine>,
-    log: Vec<(Bytes, Vec<Outcome>)>,
-    /// Tenants with rows that left the index and not the store. Rows go in order, so that no more may go before a restart.
-    undropped: Vec<TenantId>,
-}
-
-impl Node {
-    fn new() -> Node {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path(), store_options()).unwrap();
-        // A tenant begins with its revision record.
-        let mut key = vec![b'r'];
-        key.extend(TENANTS[1].0.to_be_bytes());
-        let record = Change::PutMeta(key.into(), Bytes::copy_from_slice(&1i64.to_le_bytes()));
-        store.stage(LogPosition::default(), vec![record]);
-        store.persist().unwrap();
-        drop(store);
-        let mut node = Node {
-            dir,
-            machine: None,
-            log: Vec::new(),
-            undropped: Vec::new(),
-        };
-        node.restart();
-        node
-    }
-
-    fn machine(&mut self) -> &mut Machine {
-        self.machine.as_mut().unwrap()
-    }
-
-    fn tenant(&self, id: TenantId) -> Arc<Tenant> {
-        self.machine.as_ref().unwrap().tenants().get(id).unwrap()
-    }
-
-    fn apply(&mut self, commands: &[(TenantId, Command)]) -> Vec<Outcome> {
-        let mut entry = Vec::new();
-        for (tenant, command) in commands {
-            command.encode(*tenant, &mut entry);
-        }
-        let entry = Bytes::from(entry);
-        let position = position(self.log.len());
-        let mut outcomes = Vec::new();
-        self.machine()
-            .apply(position, entry.clone(), NOW, &mut outcomes)
-            .unwrap();
-        self.log.push((entry, outcomes.clone()));
-        outcomes
-    }
-
-    /// The process ends; what was not persisted is replayed from the log, with the same answers.
-    fn restart(&mut self) {
-        self.machine = None;
-        self.undropped.clear();
-        let (store, opened) = Store::open(self.dir.path(), store_options()).unwrap();
-        assert_eq!(opened.recovered, None);
-        let store = Arc::new(store);
-        let mut machine = Machine::restore(store, opened.applied, machine_options(), NOW).unwrap();
-        assert_eq!(machine.position(), opened.applied);
-        for (at, (entry, expected)) in self.log.iter().enumerate() {
-            if position(at) <= opened.applied {
-                continue;
-            }
-            let mut outcomes = Vec::new();
-            machine
-                .apply(position(at), entry.clone(), NOW, &mut outcomes)
-                .unwrap();
-            assert_eq!(
-                outcomes, *expected,
-                "replay of entry {at} answers otherwise"
-            );
-        }
-        self.machine = Some(machine);
-    }
-
-    fn prune(&mut self, id: TenantId, max: usize, drop_rows: bool) -> bool {
-        let tenant = self.tenant(id);
-        let (dropped, done) = tenant.prune(max);
-        assert!(dropped.len() <= max);
-        if !drop_rows {
-            self.undropped.push(id);
-        }
-        if !self.undropped.contains(&id) && !dropped.is_empty() {
-            let store = self.machine().tenants().store().clone();
-            let mut rows = Vec::new();
-            store.get_many(id, &dropped, &mut rows).unwrap();
-            assert!(
-                rows.iter().all(Option::is_some),
-                "a pruned row was not there"
-            );
-            let bytes = rows.iter().flatten().map(row_bytes).sum();
-            self.machine().drop_rows(&tenant, dropped, bytes);
-        }
-        done
-    }
-}
-
-fn position(at: usize) -> LogPosition {
-    LogPosition {
-        index: at as u64 + 3,
-        term: 1 + at as u64 / 20,
-    }
-}
-
-fn row_bytes(row: &Row) -> u64 {
-    ROW_OVERHEAD_BYTES + row.key.len() as u64 + row.value.len() as u64
-}
+use std::collections::BTreeMap;
+use strategies::auth::{Who, auth_change, set_up, who};
+use strategies::{LEASES, command, compare, range, revision};
 
 /// etcd's checksum of its table: `key`, then each row's name and encoded value. What the compaction left below it counts only where
 /// it is still the newest of its key at `until`, unless no key exists there (as etcd 3.7.1 does it).
 fn crc_of(model: &Model, until: i64) -> u32 {
     let at_mark = model.at(model.compacted);
     let at_until = model.at(until);
-    let newest = |state: &std::collections::BTreeMap<&[u8], &Row>, row: &Row| {
+    let newest = |state: &BTreeMap<&[u8], &Row>, row: &Row| {
         state
             .get(row.key.as_ref())
             .is_some_and(|other| other.revision == row.revision)
@@ -242,11 +109,87 @@ fn check_state(node: &Node, id: TenantId, model: &Model) {
         assert_eq!(keys, model.attached(*id));
     }
     check_hash(node, id, model, 0);
+    check_auth(node, id, model);
+}
+
+/// Users, roles and who may use which lease.
+fn check_auth(node: &Node, id: TenantId, model: &Model) {
+    let tenant = node.tenant(id);
+    let state = tenant.auth().clone();
+    assert_eq!(state.is_enabled(), model.auth.enabled);
+    assert_eq!(state.revision(), model.auth.revision);
+    assert!(state.users().len() == model.auth.users.len());
+    for (user, (name, expected)) in state.users().zip(&model.auth.users) {
+        let found = (user.id.0, user.epoch, user.credential);
+        assert_eq!(*user.name, **name);
+        assert_eq!(found, (expected.id, expected.epoch, expected.credential));
+        assert!(
+            user.roles
+                .iter()
+                .map(|role| &**role)
+                .eq(expected.roles.iter())
+        );
+    }
+    assert!(state.roles().len() == model.auth.roles.len());
+    for ((name, role), (expected, permissions)) in state.roles().zip(&model.auth.roles) {
+        assert_eq!(name, expected);
+        assert_eq!(role.permissions().len(), permissions.len());
+        assert!(role.permissions().all(|held| permissions.contains(held)));
+    }
+    let external = Caller::External {
+        subject: "ext".into(),
+        roles: ["r1".into(), "r2".into()].into(),
+    };
+    let users = model
+        .auth
+        .users
+        .keys()
+        .flat_map(|name| model.auth.user(name, true));
+    for caller in users.chain([external, Caller::Anonymous]) {
+        let access = match state.access(&caller) {
+            Ok(access) => access,
+            Err(denied) => {
+                assert_eq!(Err(denied), model.visible_leases(&caller));
+                continue;
+            }
+        };
+        let mut visible = tenant.visible_leases(&access, &caller);
+        if let Ok(ids) = &mut visible {
+            ids.sort_unstable();
+        }
+        assert_eq!(visible, model.visible_leases(&caller), "{caller:?}");
+        let who = model.auth.who(&caller, false).unwrap();
+        for id in LEASES {
+            let uses = [
+                LeaseUse::Attach,
+                LeaseUse::Revoke,
+                LeaseUse::KeepAlive,
+                LeaseUse::TimeToLive { keys: false },
+                LeaseUse::TimeToLive { keys: true },
+            ];
+            for usage in uses {
+                let expected = model.may_lease(&who, &caller, id, usage);
+                let expected = if expected {
+                    Ok(())
+                } else {
+                    Err(Denied::NotPermitted)
+                };
+                let found = tenant.may_use_lease(&access, &caller, id, usage);
+                assert_eq!(found, expected, "{usage:?} of {id} by {caller:?}");
+                if let LeaseUse::TimeToLive { keys } = usage {
+                    let found = tenant.lease_time_to_live_for(&access, &caller, id, keys, NOW);
+                    let names = found.map(|found| found.map_or(vec![], |(_, keys)| keys));
+                    let attached = if keys { model.attached(id) } else { vec![] };
+                    assert_eq!(names, expected.map(|()| attached));
+                }
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Apply(Vec<(usize, Command)>),
+    Apply(Vec<(usize, Who, Command)>),
     Read(usize, Range),
     ReadTxn(usize, Txn),
     Hash(usize, i64),
@@ -268,7 +211,7 @@ fn step() -> impl Strategy<Value = Step> {
         })
     });
     prop_oneof![
-        16 => vec((tenant(), command()), 1..8).prop_map(Step::Apply),
+        16 => vec((tenant(), who(), any_command()), 1..8).prop_map(Step::Apply),
         12 => (tenant(), range()).prop_map(|(tenant, range)| Step::Read(tenant, range)),
         4 => (tenant(), reads).prop_map(|(tenant, txn)| Step::ReadTxn(tenant, txn)),
         2 => (tenant(), revision()).prop_map(|(tenant, revision)| Step::Hash(tenant, revision)),
@@ -279,6 +222,64 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(tenant, max, rows)| Step::Prune(tenant, max, rows)),
         2 => tenant().prop_map(Step::Hold),
     ]
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let time = || prop::option::of(0..60u64);
+    let key = (0..90u8, 0..60u64, 0..3u64, time(), time()).prop_map(
+        |(kid, made_at, member, retires_at, retire_older_at)| Command::PublishTokenKey {
+            key: TokenKeyRecord {
+                kid: format!("k{kid}"),
+                // One of these is somebody else's with the same id.
+                public_key: [kid / 89; 32],
+                made_at,
+                member,
+                retires_at,
+            },
+            retire_older_at,
+        },
+    );
+    prop_oneof![
+        20 => command(),
+        7 => auth_change().prop_map(Command::Auth),
+        1 => key,
+    ]
+}
+
+/// The token keys, by id.
+type TokenKeys = BTreeMap<String, TokenKeyRecord>;
+
+fn publish(keys: &mut TokenKeys, command: &Command) -> Result<(), Refusal> {
+    let Command::PublishTokenKey {
+        key,
+        retire_older_at,
+    } = command
+    else {
+        return Ok(());
+    };
+    let mut next = keys.clone();
+    next.retain(|kid, known| {
+        *kid == key.kid || known.retires_at.is_none_or(|at| at >= key.made_at)
+    });
+    for known in next.values_mut().filter(|known| known.member == key.member) {
+        if let Some(at) = retire_older_at
+            && known.kid != key.kid
+        {
+            known.retires_at = Some(known.retires_at.unwrap_or(u64::MAX).min(*at));
+        }
+    }
+    match next.get(&key.kid) {
+        Some(known) if (known.public_key, known.member) != (key.public_key, key.member) => {
+            return Err(Refusal::Malformed("token key id, which is taken"));
+        }
+        Some(_) => {}
+        None if next.len() == 64 => return Err(Refusal::TooManyTokenKeys),
+        None => {
+            next.insert(key.kid.clone(), key.clone());
+        }
+    }
+    *keys = next;
+    Ok(())
 }
 
 /// Turns a small number into a revision around which something happens: the present, a few of the future, the past.
@@ -300,28 +301,45 @@ fn admissible(command: &Command) -> bool {
 /// A snapshot, whose it is, and the model of that moment.
 type Held = (usize, Snapshot, Model);
 
-fn run(steps: Vec<Step>) {
-    let mut node = Node::new();
+fn run(lease_ownership: bool, set_up: [Vec<Command>; 2], steps: Vec<Step>) {
+    let mut node = Node::with_lease_ownership(lease_ownership);
     let mut models = TENANTS.map(|_| Model::new());
+    let mut token_keys = TokenKeys::new();
+    for (at, commands) in set_up.iter().enumerate() {
+        models[at].lease_ownership = lease_ownership;
+        let entry = commands
+            .iter()
+            .map(|command| (TENANTS[at], command.clone()));
+        let outcomes = node.apply(&entry.collect::<Vec<_>>());
+        for (command, outcome) in commands.iter().zip(outcomes) {
+            assert_eq!(outcome, models[at].apply(command), "{command:?}");
+        }
+    }
     let mut held: Option<Held> = None;
     for step in steps {
         match step {
             Step::Apply(mut commands) => {
-                commands.retain(|(_, command)| admissible(command));
-                for (at, command) in &mut commands {
+                commands.retain(|(_, _, command)| admissible(command));
+                for (at, _, command) in &mut commands {
                     if let Command::Compact { revision } = command {
                         *revision = near(*revision, &models[*at]);
                     }
                 }
                 let entry: Vec<_> = commands
                     .into_iter()
-                    .map(|(at, command)| (TENANTS[at], command))
+                    .map(|(at, who, command)| (TENANTS[at], who.resolve(&models[at].auth), command))
                     .collect();
-                let outcomes = node.apply(&entry);
+                let outcomes = node.apply_by(&entry);
                 assert_eq!(outcomes.len(), entry.len());
-                for ((id, command), outcome) in entry.iter().zip(outcomes) {
+                for ((id, caller, command), outcome) in entry.iter().zip(outcomes) {
                     let at = TENANTS.iter().position(|other| other == id).unwrap();
-                    assert_eq!(outcome, models[at].apply(command), "{command:?}");
+                    let mut expected: Outcome = models[at].apply_by(caller, command);
+                    if let Ok(Answer::Done { .. }) = expected
+                        && let Err(refusal) = publish(&mut token_keys, command)
+                    {
+                        expected = Err(refusal);
+                    }
+                    assert_eq!(outcome, expected, "{caller:?}: {command:?}");
                 }
             }
             Step::Read(at, mut range) => {
@@ -350,7 +368,9 @@ fn run(steps: Vec<Step>) {
             }
             Step::Restart => {
                 held = None;
+                let before = TENANTS.map(|id| node.tenant(id).auth_hash());
                 node.restart();
+                assert_eq!(TENANTS.map(|id| node.tenant(id).auth_hash()), before);
             }
             Step::Prune(at, max, rows) => {
                 node.prune(TENANTS[at], max, rows);
@@ -364,10 +384,19 @@ fn run(steps: Vec<Step>) {
         for (id, model) in TENANTS.iter().zip(&models) {
             check_state(&node, *id, model);
         }
+        let found = node.machine().tenants().token_keys();
+        assert!(found.iter().eq(token_keys.values()));
     }
     drop(held);
     node.machine().tenants().store().persist().unwrap();
     node.restart();
+    assert!(
+        node.machine()
+            .tenants()
+            .token_keys()
+            .iter()
+            .eq(token_keys.values())
+    );
     for (id, model) in TENANTS.iter().zip(&models) {
         check_state(&node, *id, model);
         while !node.prune(*id, 3, true) {}
@@ -434,325 +463,12 @@ proptest! {
     })]
 
     #[test]
-    fn every_answer_is_that_of_one_etcd_per_tenant(steps in vec(step(), 30..150)) {
-        run(steps);
-    }
-}
-
-/// What one tenant does is not to be seen in another: the same commands give the same answers with and without a neighbour.
-#[test]
-fn tenants_do_not_influence_each_other() {
-    let put = |key: String, value: &str| {
-        Command::Put(Put {
-            key: key.into(),
-            value: Bytes::copy_from_slice(value.as_bytes()),
-            lease: 0,
-            previous: true,
-            keep_value: false,
-            keep_lease: false,
-        })
-    };
-    let mut alone = Node::new();
-    let mut shared = Node::new();
-    for n in 0..30 {
-        let mine = (TENANTS[0], put(format!("k{}", n % 4), "mine"));
-        let other = [
-            (TENANTS[1], put(format!("k{}", n % 3), "other")),
-            (TENANTS[1], Command::Compact { revision: n }),
-            (TENANTS[1], Command::LeaseGrant { id: n, ttl: 5 }),
-        ];
-        let answers = alone.apply(std::slice::from_ref(&mine));
-        let mut entry = other.to_vec();
-        entry.insert(n as usize % 4, mine);
-        let shared_answers = shared.apply(&entry);
-        assert_eq!(answers[0], shared_answers[n as usize % 4]);
-    }
-    let hash = |node: &Node| {
-        let tenants = node.machine.as_ref().unwrap().tenants();
-        tenants.hash_kv(&node.tenant(TENANTS[0]), 0).unwrap()
-    };
-    assert_eq!(hash(&alone), hash(&shared));
-    assert_eq!(shared.tenant(TENANTS[0]).compacted(), -1);
-    assert_eq!(shared.tenant(TENANTS[0]).lease_count(), 0);
-}
-
-fn plain_put(key: &'static str, lease: i64) -> Command {
-    Command::Put(Put {
-        key: key.into(),
-        value: "v".into(),
-        lease,
-        previous: false,
-        keep_value: false,
-        keep_lease: false,
-    })
-}
-
-/// etcd takes any id but 0 (behaviour §3.8), and negative ones come back from the store as well.
-#[test]
-fn leases_of_any_id_survive_a_restart_with_their_keys_and_checkpoints() {
-    let mut node = Node::new();
-    for (at, id) in LEASES.into_iter().enumerate() {
-        let key = ["a", "b", "c", "d", "e", "f"][at];
-        let outcomes = node.apply(&[
-            (TenantId::DEFAULT, Command::LeaseGrant { id, ttl: 1000 }),
-            (TenantId::DEFAULT, plain_put(key, id)),
-            (
-                TenantId::DEFAULT,
-                Command::LeaseCheckpoint(vec![(id, 10 + at as i64)]),
-            ),
-        ]);
-        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-    }
-    node.machine().tenants().store().persist().unwrap();
-    let applied = node.log.len();
-    node.restart();
-    assert_eq!(
-        node.machine().position(),
-        position(applied - 1),
-        "nothing was replayed"
-    );
-    let tenant = node.tenant(TenantId::DEFAULT);
-    for (at, id) in LEASES.into_iter().enumerate() {
-        let (time, keys) = tenant.lease_time_to_live(id, true, NOW).unwrap();
-        assert_eq!(
-            (time.granted_secs, time.remaining_secs()),
-            (1000, 10 + at as i64)
-        );
-        assert_eq!(keys, [vec![b'a' + at as u8]]);
-    }
-}
-
-/// What no edge lets through must not make a state that cannot be read back.
-#[test]
-fn hostile_commands_leave_a_state_that_restores() {
-    let mut node = Node::new();
-    let extremes = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX];
-    let mut entry = Vec::new();
-    for n in extremes {
-        entry.push((TenantId::DEFAULT, Command::Compact { revision: n }));
-        for ttl in extremes {
-            entry.push((TenantId::DEFAULT, Command::LeaseGrant { id: n, ttl }));
-            entry.push((TenantId::DEFAULT, Command::LeaseCheckpoint(vec![(n, ttl)])));
-            entry.push((TenantId::DEFAULT, Command::LeaseRevoke { id: n }));
-        }
-        entry.push((TenantId::DEFAULT, Command::LeaseGrant { id: n, ttl: n }));
-        entry.push((TenantId::DEFAULT, plain_put("k", n)));
-        entry.push((TenantId::DEFAULT, plain_put("", 0)));
-        entry.push((
-            TenantId::DEFAULT,
-            Command::DeleteRange(DeleteRange {
-                keys: KeyRange::Point(Bytes::new()),
-                previous: true,
-            }),
-        ));
-        let range = Range {
-            keys: KeyRange::All,
-            limit: n as u64,
-            revision: n,
-            order: Order::Natural,
-            keys_only: false,
-            count_only: false,
-            filter: RevisionFilter {
-                min_mod: n,
-                max_mod: n,
-                min_create: n,
-                max_create: n,
-            },
-        };
-        entry.push((
-            TenantId::DEFAULT,
-            Command::Txn(Txn {
-                success: vec![
-                    Op::Range(range),
-                    Op::Put(Put {
-                        key: Bytes::new(),
-                        value: "v".into(),
-                        lease: 0,
-                        previous: true,
-                        keep_value: false,
-                        keep_lease: false,
-                    }),
-                ],
-                ..Txn::default()
-            }),
-        ));
-    }
-    let outcomes = node.apply(&entry);
-    for ((_, command), outcome) in entry.iter().zip(&outcomes) {
-        match (command, outcome) {
-            (Command::LeaseGrant { id: 0, .. }, outcome) => assert!(outcome.is_err()),
-            (Command::Put(put), outcome) if put.key.is_empty() => {
-                assert_eq!(*outcome, Err(Refusal::EmptyKey));
-            }
-            (Command::LeaseGrant { .. }, Ok(Answer::LeaseGranted { ttl, .. })) => {
-                assert!(
-                    (1..=9_000_000_000).contains(ttl),
-                    "the answer names the granted time"
-                );
-            }
-            _ => {}
-        }
-    }
-    let before = node.tenant(TenantId::DEFAULT);
-    let (revision, leases) = (before.revision(), before.lease_count());
-    assert_eq!(leases, extremes.len() - 1);
-    let _ = before.expired_leases(Millis(u64::MAX), usize::MAX);
-    let _ = before.due_lease_checkpoints(Millis(u64::MAX), usize::MAX);
-    node.machine()
-        .promote_leases(Millis(u64::MAX), Millis(u64::MAX));
-    drop(before);
-    node.machine().tenants().store().persist().unwrap();
-    node.restart();
-    let after = node.tenant(TenantId::DEFAULT);
-    assert_eq!((after.revision(), after.lease_count()), (revision, leases));
-}
-
-/// A row that cannot be read while an entry is applied: others can, and would get another state. And the steps before it are done.
-#[test]
-fn an_unreadable_row_stops_the_machine_instead_of_half_a_transaction() {
-    let mut node = Node::new();
-    node.apply(&[(TenantId::DEFAULT, plain_put("a", 0))]);
-    let store = node.machine().tenants().store().clone();
-    let lost = Change::DropRow(TenantId::DEFAULT, Revision::first(2));
-    store.stage(position(0), vec![lost]);
-    let with_previous = |key: &'static str| {
-        Op::Put(Put {
-            key: key.into(),
-            value: "w".into(),
-            lease: 0,
-            previous: true,
-            keep_value: false,
-            keep_lease: false,
-        })
-    };
-    let txn = Txn {
-        success: vec![with_previous("b"), with_previous("a")],
-        ..Txn::default()
-    };
-    let mut entry = Vec::new();
-    Command::Txn(txn).encode(TenantId::DEFAULT, &mut entry);
-    let result = node
-        .machine()
-        .apply(position(1), entry.into(), NOW, &mut Vec::new());
-    assert!(
-        result.is_err(),
-        "a transaction was answered that is half done"
-    );
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 2_000,
-        rng_seed: RngSeed::Fixed(7),
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn a_transaction_is_refused_if_any_path_changes_a_key_twice(txn in txn_of(op())) {
-        let puts_are_fine = all_puts(&txn).iter().all(|put| validate_put(put).is_ok());
-        prop_assume!(puts_are_fine);
-        let twice = paths(&txn).iter().any(|path| collides(path));
-        let expected = if twice { Err(Refusal::DuplicateKey) } else { Ok(()) };
-        prop_assert_eq!(validate_txn(&txn), expected);
-    }
-}
-
-fn all_puts(txn: &Txn) -> Vec<&Put> {
-    txn.arms()
-        .flat_map(|op| match op {
-            Op::Put(put) => vec![put],
-            Op::Txn(inner) => all_puts(inner),
-            _ => vec![],
-        })
-        .collect()
-}
-
-/// The changes of every way through a transaction.
-fn paths(txn: &Txn) -> Vec<Vec<&Op>> {
-    [&txn.success, &txn.failure]
-        .into_iter()
-        .flat_map(|arm| {
-            let mut ways: Vec<Vec<&Op>> = vec![vec![]];
-            // The order in which etcd looks: an arm's deletes, what is nested in it, its puts.
-            let mut ordered: Vec<&Op> = arm.iter().collect();
-            ordered.sort_by_key(|op| match op {
-                Op::DeleteRange(_) => 0,
-                Op::Txn(_) => 1,
-                Op::Put(_) | Op::Range(_) => 2,
-            });
-            for op in ordered {
-                let steps = match op {
-                    Op::Txn(inner) => paths(inner),
-                    Op::Range(_) => continue,
-                    other => vec![vec![other]],
-                };
-                ways = ways
-                    .iter()
-                    .flat_map(|way| {
-                        steps
-                            .iter()
-                            .map(move |step| [way.clone(), step.clone()].concat())
-                    })
-                    .collect();
-            }
-            ways
-        })
-        .collect()
-}
-
-fn collides(path: &[&Op]) -> bool {
-    path.iter().enumerate().any(|(at, a)| {
-        path[at + 1..].iter().any(|b| match (a, b) {
-            (Op::Put(a), Op::Put(b)) => a.key == b.key,
-            // etcd does not see a put that it has passed when it comes to a delete: both are nested, in this order.
-            (Op::Put(_), Op::DeleteRange(_)) => false,
-            (Op::DeleteRange(delete), Op::Put(put)) => {
-                // etcd does not see a delete without an upper bound here.
-                let bounded = !matches!(delete.keys, KeyRange::From(_) | KeyRange::All);
-                bounded && delete.keys.contains(&put.key)
-            }
-            _ => false,
-        })
-    })
-}
-
-/// Keys alone come from the index and without their lease, but not where the order names the value (observed on etcd 3.7.1, also for
-/// a single key).
-#[test]
-fn a_key_that_is_sorted_by_value_keeps_its_lease() {
-    let mut node = Node::new();
-    node.apply(&[
-        (TenantId::DEFAULT, Command::LeaseGrant { id: 9, ttl: 100 }),
-        (TenantId::DEFAULT, plain_put("x", 9)),
-    ]);
-    let tenants = node.machine().tenants().clone();
-    let lease = |keys: KeyRange, order| {
-        let range = Range {
-            keys,
-            limit: 0,
-            revision: 0,
-            order,
-            keys_only: true,
-            count_only: false,
-            filter: RevisionFilter::default(),
-        };
-        let answer = tenants
-            .range(&node.tenant(TenantId::DEFAULT), &range)
-            .unwrap();
-        assert!(answer.rows[0].value.is_empty());
-        answer.rows[0].lease
-    };
-    for keys in [KeyRange::Point("x".into()), KeyRange::All] {
-        assert_eq!(lease(keys.clone(), Order::Natural), 0);
-        assert_eq!(
-            lease(keys.clone(), Order::SortedPrefix(SortTarget::Value)),
-            9
-        );
-        let sorted = Order::Sorted {
-            target: SortTarget::Value,
-            descending: false,
-        };
-        assert_eq!(lease(keys, sorted), 9);
+    fn every_answer_is_that_of_one_etcd_per_tenant(
+        lease_ownership in any::<bool>(),
+        first in prop_oneof![1 => Just(vec![]), 3 => set_up()],
+        second in prop_oneof![1 => Just(vec![]), 1 => set_up()],
+        steps in vec(step(), 30..150),
+    ) {
+        run(lease_ownership, [first, second], steps);
     }
 }

@@ -12,7 +12,9 @@
     reason = "test code: a panic is the report of a failure"
 )]
 
+mod anything;
 mod binary;
+mod calls;
 mod errors;
 mod http;
 mod log;
@@ -21,20 +23,24 @@ mod options;
 mod ports;
 mod raw;
 mod server;
+mod users;
 mod watching;
 
 pub mod history;
 pub mod wire;
 
+pub use anything::all_methods;
 pub use binary::{is_reference, reference_etcd, server_binary};
-pub use errors::{refused, refused_by};
+pub use calls::{Call, reason, watch_range, watch_refusal};
+pub use errors::{bad_token, denied, refused, refused_by, turned_away, unidentified};
 pub use http::{HttpAnswer, http_get, http_request};
 pub use log::Log;
 pub use memory::{peak_rss_bytes, rss_bytes};
 pub use options::ServerOptions;
 pub use ports::free_port;
-pub use raw::Raw;
+pub use raw::{Carrier, Metadata, Raw};
 pub use server::{Exit, Server};
+pub use users::{Guarded, Kind, Permission, ROOT_PASSWORD, password_of};
 pub use watching::{RawWatch, event_text, watch_key, watch_prefix};
 
 use std::time::{Duration, Instant};

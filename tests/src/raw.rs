@@ -3,37 +3,60 @@
 use crate::PATIENCE;
 use holdfast_proto::etcdserverpb as pb;
 use pb::{
-    cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
-    maintenance_client::MaintenanceClient, watch_client::WatchClient,
+    auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
+    lease_client::LeaseClient, maintenance_client::MaintenanceClient, watch_client::WatchClient,
 };
 use tonic::{
-    Status, Streaming,
+    Request, Status, Streaming,
+    metadata::{AsciiMetadataKey, AsciiMetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
+
+/// A connection whose calls all carry the same metadata.
+pub type Carrier = InterceptedService<Channel, Metadata>;
+
+/// What each call of a [`Raw`] carries in its metadata: nothing, unless it was made by [`Raw::with_metadata`].
+#[derive(Clone, Default)]
+pub struct Metadata(Vec<(AsciiMetadataKey, AsciiMetadataValue)>);
+
+impl Interceptor for Metadata {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        for (key, value) in &self.0 {
+            request.metadata_mut().append(key, value.clone());
+        }
+        Ok(request)
+    }
+}
 
 /// The stubs of one connection. Messages of any size are received, as Go's clientv3 does; clones share the connection.
 #[derive(Clone)]
 pub struct Raw {
     /// The connection.
     pub channel: Channel,
+    /// The connection with the metadata of each call, for stubs that are not here.
+    pub carrier: Carrier,
     /// KV.
-    pub kv: KvClient<Channel>,
+    pub kv: KvClient<Carrier>,
     /// Watch.
-    pub watch: WatchClient<Channel>,
+    pub watch: WatchClient<Carrier>,
     /// Lease.
-    pub lease: LeaseClient<Channel>,
+    pub lease: LeaseClient<Carrier>,
     /// Cluster.
-    pub cluster: ClusterClient<Channel>,
+    pub cluster: ClusterClient<Carrier>,
     /// Maintenance.
-    pub maintenance: MaintenanceClient<Channel>,
+    pub maintenance: MaintenanceClient<Carrier>,
+    /// Auth.
+    pub auth: AuthClient<Carrier>,
 }
 
+/// A unary call with a deadline, so that a server that does not answer fails the test.
 macro_rules! unary {
     ($(#[$doc:meta])* $name:ident, $stub:ident . $method:ident, $request:ty, $response:ty) => {
         $(#[$doc])*
         pub async fn $name(&self, request: $request) -> Result<$response, Status> {
             let mut request = tonic::Request::new(request);
-            request.set_timeout(PATIENCE);
+            request.set_timeout($crate::PATIENCE);
             Ok(self.$stub.clone().$method(request).await?.into_inner())
         }
     };
@@ -55,13 +78,29 @@ impl Raw {
 
     /// Stubs over a connection that exists.
     pub fn over(channel: Channel) -> Self {
+        Self::carrying(channel, Metadata::default())
+    }
+
+    /// The same connection, with each call carrying exactly this metadata.
+    pub fn with_metadata(&self, entries: &[(&'static str, &str)]) -> Self {
+        let entries = entries.iter().map(|(key, value)| {
+            let key = AsciiMetadataKey::from_static(key);
+            (key, value.parse().expect("a metadata value"))
+        });
+        Self::carrying(self.channel.clone(), Metadata(entries.collect()))
+    }
+
+    fn carrying(channel: Channel, metadata: Metadata) -> Self {
         let any = usize::MAX;
+        let carrier = InterceptedService::new(channel.clone(), metadata);
         Self {
-            kv: KvClient::new(channel.clone()).max_decoding_message_size(any),
-            watch: WatchClient::new(channel.clone()).max_decoding_message_size(any),
-            lease: LeaseClient::new(channel.clone()).max_decoding_message_size(any),
-            cluster: ClusterClient::new(channel.clone()),
-            maintenance: MaintenanceClient::new(channel.clone()).max_decoding_message_size(any),
+            kv: KvClient::new(carrier.clone()).max_decoding_message_size(any),
+            watch: WatchClient::new(carrier.clone()).max_decoding_message_size(any),
+            lease: LeaseClient::new(carrier.clone()).max_decoding_message_size(any),
+            cluster: ClusterClient::new(carrier.clone()),
+            maintenance: MaintenanceClient::new(carrier.clone()).max_decoding_message_size(any),
+            auth: AuthClient::new(carrier.clone()),
+            carrier,
             channel,
         }
     }
@@ -165,3 +204,5 @@ impl Raw {
         crate::wire::revision(&answer.header)
     }
 }
+
+pub(crate) use unary;

@@ -18,6 +18,7 @@ use std::{
 
 /// Which crates of ours a crate may use, in any kind of dependency. A crate that is not here has no place in the house.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("holdfast-audit", &[]),
     ("holdfast-auth", &[]),
     (
         "holdfast-bench",
@@ -26,11 +27,26 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("holdfast-certs", &[]),
     ("holdfast-config", &[]),
     ("holdfast-consensus", &["holdfast-storage"]),
-    ("holdfast-ctl", &["holdfast-certs", "holdfast-proto"]),
+    (
+        "holdfast-ctl",
+        &["holdfast-audit", "holdfast-certs", "holdfast-proto"],
+    ),
+    (
+        "holdfast-fuzz",
+        &[
+            "holdfast-auth",
+            "holdfast-certs",
+            "holdfast-config",
+            "holdfast-proto",
+            "holdfast-storage",
+            "holdfast-tenant",
+        ],
+    ),
     ("holdfast-proto", &[]),
     (
         "holdfast-server",
         &[
+            "holdfast-audit",
             "holdfast-auth",
             "holdfast-certs",
             "holdfast-config",
@@ -43,7 +59,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("holdfast-storage", &[]),
     ("holdfast-tenant", &["holdfast-auth", "holdfast-storage"]),
-    ("holdfast-tests", &["holdfast-certs", "holdfast-proto"]),
+    (
+        "holdfast-tests",
+        &["holdfast-audit", "holdfast-certs", "holdfast-proto"],
+    ),
     ("holdfast-transport", &[]),
 ];
 
@@ -86,6 +105,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         "prost",
         &[
             "holdfast-bench",
+            "holdfast-fuzz",
             "holdfast-proto",
             "holdfast-server",
             "holdfast-tests",

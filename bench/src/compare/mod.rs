@@ -6,6 +6,7 @@
 mod cases;
 mod million;
 mod results;
+mod secured;
 mod server;
 mod table;
 
@@ -16,6 +17,7 @@ use crate::{
 use cases::{CASES, Case, MILLION_KEYS};
 use holdfast_certs::{DevCa, DevCaFiles, IssueError};
 use results::{Results, Run};
+pub(crate) use secured::Cost;
 use server::{Kind, Recipe, Server, ServerError};
 use std::{
     fs, io,
@@ -195,6 +197,7 @@ impl Site<'_> {
                     kind.name()
                 )),
                 certs: self.certs.clone(),
+                secured: None,
             });
             match started {
                 Ok(server) => servers.push(server),

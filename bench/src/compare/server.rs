@@ -1,7 +1,12 @@
 //! Starts, awaits and stops the servers that are compared. Whatever ends the comparison, its servers end with it.
 
-use crate::tls::{Dialer, TlsFiles};
+use crate::{
+    grpc::{CallError, Connection},
+    tls::{Dialer, TlsFiles},
+};
+use bytes::Buf;
 use holdfast_certs::DevCaFiles;
+use holdfast_proto::{authpb, etcdserverpb as pb};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -45,6 +50,8 @@ pub(crate) enum ServerError {
     Ended { name: &'static str, log: String },
     #[error("{name} was not ready in time; its log ends with:\n{log}")]
     Deadline { name: &'static str, log: String },
+    #[error("make the users: {0}")]
+    Users(#[from] CallError),
     #[error("the endpoint of a server: {0}")]
     Dialer(#[from] crate::tls::ConnectError),
 }
@@ -86,6 +93,16 @@ pub(crate) struct Recipe {
     pub(crate) directory: PathBuf,
     /// Mutual TLS if given.
     pub(crate) certs: Option<DevCaFiles>,
+    /// With users and, for Holdfast, an audit log. Needs `certs`.
+    pub(crate) secured: Option<Secured>,
+}
+
+/// The user that loads run as on a server with users.
+#[derive(Clone, Debug)]
+pub(crate) struct Secured {
+    pub(crate) user: &'static str,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// A server at work. Dropping it stops it.
@@ -108,25 +125,38 @@ impl Server {
         } else {
             "http"
         };
-        let files = recipe.certs.as_ref().map(|files| TlsFiles {
-            ca: Some(files.ca_cert.clone()),
-            cert: Some(files.client_cert.clone()),
-            key: Some(files.client_key.clone()),
-            ..TlsFiles::default()
-        });
-        let dialer = Dialer::new(
-            &format!("{scheme}://127.0.0.1:{}", ports[0]),
-            &files.unwrap_or_default(),
-        )?;
+        let dialer = |cert: Option<(&PathBuf, &PathBuf)>| {
+            let files = recipe.certs.as_ref().map(|files| {
+                let (cert, key) = cert.unwrap_or((&files.client_cert, &files.client_key));
+                TlsFiles {
+                    ca: Some(files.ca_cert.clone()),
+                    cert: Some(cert.clone()),
+                    key: Some(key.clone()),
+                    ..TlsFiles::default()
+                }
+            });
+            Dialer::new(
+                &format!("{scheme}://127.0.0.1:{}", ports[0]),
+                &files.unwrap_or_default(),
+            )
+        };
+        let root = dialer(None)?;
+        let user = match &recipe.secured {
+            Some(secured) => dialer(Some((&secured.cert, &secured.key)))?,
+            None => root.clone(),
+        };
         let log = directory.join("log");
         let mut server = Self {
             recipe,
             ports,
             child: None,
             log,
-            dialer,
+            dialer: user,
         };
         server.launch()?;
+        if let Some(secured) = &server.recipe.secured {
+            make_users(&root, secured.user)?;
+        }
         Ok(server)
     }
 
@@ -220,6 +250,10 @@ impl Server {
                 .args(["--listen-client-urls", &url])
                 .args(["--advertise-client-urls", &url])
                 .args(["--quota-backend-bytes", QUOTA_BYTES]);
+            if self.recipe.kind == Kind::Holdfast && self.recipe.secured.is_some() {
+                let log = self.recipe.directory.join("audit.log");
+                command.arg(format!("--audit-log=file:{}", log.display()));
+            }
             if self.recipe.kind == Kind::Etcd {
                 command
                     .args(["--listen-peer-urls", &peer])
@@ -322,6 +356,61 @@ fn free_ports() -> Result<[u16; 2], ServerError> {
         port(&first).map_err(failed(context))?,
         port(&second).map_err(failed(context))?,
     ])
+}
+
+/// Makes root and the user, who may read and write every key that begins with `/`, and switches authentication on.
+fn make_users(dialer: &Dialer, user: &str) -> Result<(), ServerError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed("make a runtime"))?;
+    let add = |name: &str| pb::AuthUserAddRequest {
+        name: name.to_owned(),
+        options: Some(authpb::UserAddOptions { no_password: true }),
+        ..pb::AuthUserAddRequest::default()
+    };
+    let grant = |user: &str, role: &str| pb::AuthUserGrantRoleRequest {
+        user: user.to_owned(),
+        role: role.to_owned(),
+    };
+    let permission = authpb::Permission {
+        perm_type: authpb::permission::Type::Readwrite as i32,
+        key: "/".into(),
+        range_end: "0".into(),
+    };
+    runtime.block_on(async {
+        let mut connection = Connection::open(dialer).await?;
+        macro_rules! call {
+            ($method:literal, $message:expr) => {
+                let rpc = connection.rpc(concat!("/etcdserverpb.Auth/", $method))?;
+                connection
+                    .call(&rpc, &$message, |answer| {
+                        answer.advance(answer.remaining());
+                        Ok(())
+                    })
+                    .await?;
+            };
+        }
+        call!("UserAdd", add("root"));
+        call!("UserGrantRole", grant("root", "root"));
+        call!("UserAdd", add(user));
+        call!(
+            "RoleAdd",
+            pb::AuthRoleAddRequest {
+                name: user.to_owned()
+            }
+        );
+        call!(
+            "RoleGrantPermission",
+            pb::AuthRoleGrantPermissionRequest {
+                name: user.to_owned(),
+                perm: Some(permission),
+            }
+        );
+        call!("UserGrantRole", grant(user, user));
+        call!("AuthEnable", pb::AuthEnableRequest {});
+        Ok(())
+    })
 }
 
 fn contains(text: &[u8], wanted: &[u8]) -> bool {

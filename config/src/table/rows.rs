@@ -3,8 +3,8 @@
 
 use super::Kind::{Anything, Bool, Choice, DialUrls, Int, List, ListenUrls, Text, Time};
 use super::Section::{
-    Auth, Clustering, Command, Holdfast, Logging, Maintenance, Member, Monitoring, Older, Security,
-    Tracing, Unsafe,
+    Audit, Auth, Clustering, Command, Holdfast, Logging, Maintenance, Member, Monitoring, Older,
+    Security, Tracing, Unsafe, Users,
 };
 use super::Standing::{Fixed, Gate, Ignored, Refused};
 use super::{Row, Standing};
@@ -12,6 +12,7 @@ use crate::feature::Feature;
 
 const MAX: i64 = i64::MAX;
 const MIB: i64 = 1 << 20;
+const LOGIN_HASH_BYTES: i64 = 19 * MIB;
 /// Milliseconds of the longest duration that Go, and so a unit file, can express.
 const EVER: u64 = i64::MAX as u64 / 1_000_000;
 const HOUR: u64 = 3_600_000;
@@ -25,7 +26,8 @@ const NO_BBOLT: &str =
     "the store is not bbolt; rows are written behind the log in batches of its own choice";
 const STANDS_ALONE: &str = "this version runs a node that stands alone";
 const CHECKPOINTS: &str = "the log is cut at every checkpoint of the store";
-const NO_USERS: &str = "this version serves no users and no tokens";
+const ARGON2ID: &str = "passwords are hashed with Argon2id; a bcrypt hash is only taken over from an etcd, up to cost 14, \
+                        until its user logs in";
 const NO_TRACES: &str = "spans are not exported";
 const LONG_IGNORED: &str = "etcd ignores it too";
 const STORE_SHRINKS: &str = "the store gives space back by itself";
@@ -67,6 +69,9 @@ rows! {
         "Time a new connection has to finish its TLS handshake.");
     MaxConnections = Row::new(Holdfast, "max-connections", Int(1, 10_000_000), "10000",
         "Client connections open at one time; further ones are closed at once.");
+    MaxConnectionsPerSource = Row::new(Holdfast, "max-connections-per-source", Int(0, 10_000_000), "0",
+        "Client connections open at one time from one address; further ones are closed at once. 0 means no cap.")
+        .strict("1024");
     MaxPendingHandshakes = Row::new(Holdfast, "max-pending-handshakes", Int(1, 1_000_000), "1024",
         "TLS handshakes in progress at one time.");
     MaxWatchesPerStream = Row::new(Holdfast, "max-watches-per-stream", Int(1, 10_000_000), "100000",
@@ -81,6 +86,43 @@ rows! {
     ClientCertAllowedCn = Row::new(Holdfast, "client-cert-allowed-cn", List, "",
         "Common names that a client certificate may have; empty allows all.")
         .file(&["client-transport-security/allowed-cn", "client-transport-security/allowed-cns"]);
+
+    ClientCertUriTrustDomain = Row::new(Holdfast, "client-cert-uri-trust-domain", Text, "",
+        "The only SPIFFE trust domain whose ids in client certificates name users; empty allows all that the CA signs.")
+        .file(&["client-transport-security/uri-trust-domain"]);
+
+    InitialAuth = Row::new(Users, "initial-auth", Bool, "false",
+        "Found a new cluster with authentication on: user root, with role root and without a password, is known by \
+         its certificate.").strict("true");
+    MinPasswordLength = Row::new(Users, "min-password-length", Int(0, 64), "0",
+        "Least length of a new password.").unit("bytes").strict("12");
+    // The least is one hash of the kind that is made here (19 MiB).
+    LoginMemoryBytes = Row::new(Users, "login-memory-bytes", Int(LOGIN_HASH_BYTES, 1 << 40), "67108864",
+        "Memory that password hashes may use together, 19 MiB each; further logins wait.").unit("bytes");
+    AuthJwksFile = Row::new(Users, "auth-jwks-file", Text, "",
+        "Public keys (JWKS) of an external issuer whose tokens are accepted too.");
+    AuthJwtIssuer = Row::new(Users, "auth-jwt-issuer", Text, "",
+        "The 'iss' that tokens of --auth-jwks-file must have.");
+    AuthJwtAudience = Row::new(Users, "auth-jwt-audience", Text, "",
+        "The 'aud' that tokens of --auth-jwks-file must have.");
+    AuthJwtUserClaim = Row::new(Users, "auth-jwt-user-claim", Text, "sub",
+        "The claim of such a token that names the user.");
+    AuthJwtRolesClaim = Row::new(Users, "auth-jwt-roles-claim", Text, "",
+        "The claim of such a token that lists the roles of a user who has no record here; empty for none.");
+
+    AuditLog = Row::new(Audit, "audit-log", List, "",
+        "Where audit records go: file:<path>, stdout, syslog:<path of a socket>, syslog:<host>:<port>; empty or none for \
+         nowhere. A path may begin with ${data-dir}.").strict("file:${data-dir}/audit/audit.log");
+    AuditRulesFile = Row::new(Audit, "audit-rules-file", Text, "",
+        "Rules that pick what is recorded, and how much of it; empty for the built-in ones.");
+    AuditFileMaxBytes = Row::new(Audit, "audit-file-max-bytes", Int(MIB, 1 << 40), "104857600",
+        "Size at which a new audit file is begun.").unit("bytes");
+    AuditFileMaxCount = Row::new(Audit, "audit-file-max-count", Int(1, 10_000), "10",
+        "Full audit files to keep beside the current one.");
+    AuditSync = Row::new(Audit, "audit-sync", Choice(&["none", "checkpoint", "block"]), "checkpoint",
+        "When an audit file is synced to disk: never, now and then, or before each request is answered.");
+    AuditDeadline = Row::new(Audit, "audit-deadline", Time(10, 60_000), "2s",
+        "Time a sink has to take a record.");
 
     Name = Row::new(Member, "name", Text, "default",
         "Name of this member, unique in its cluster.");
@@ -300,13 +342,11 @@ rows! {
         "Host names that an HTTP request may address on a plaintext listener; empty or * for all.");
 
     AuthToken = Row::new(Auth, "auth-token", Text, "simple",
-        "Kind of the tokens given at login: simple, or jwt with its options.")
-        .standing(Ignored(NO_USERS));
+        "Kind of the tokens given at login: simple, jwt with its options, or empty for none.");
     AuthTokenTtl = Row::new(Auth, "auth-token-ttl", Int(0, 31_536_000), "300",
-        "Life of a simple token without use; 0 means the default.").unit("seconds")
-        .standing(Ignored(NO_USERS));
+        "Life of a simple token; 0 means the default.").unit("seconds");
     BcryptCost = Row::new(Auth, "bcrypt-cost", Int(4, 31), "10",
-        "Cost of password hashing.").standing(Ignored("passwords are hashed with Argon2id"));
+        "Cost of password hashing.").standing(Ignored(ARGON2ID));
 
     EnablePprof = Row::new(Monitoring, "enable-pprof", Bool, "false",
         "Serve profiles under /debug/pprof/.")

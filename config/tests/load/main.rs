@@ -9,6 +9,7 @@ mod coverage;
 mod deployments;
 mod refusals;
 mod sources;
+mod users;
 
 /// What the three sources hold; arguments are split at spaces, and variables are given as `NAME=value`.
 #[derive(Default, Clone, Copy)]

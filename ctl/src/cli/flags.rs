@@ -1,7 +1,10 @@
 //! Reads flags and words as etcdctl's flag library does: long flags with two dashes, short ones with one, a value after `=` or
 //! in the next argument, and flags anywhere before `--`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use super::spec::{Command, Flag, Kind};
 use crate::{
@@ -10,7 +13,6 @@ use crate::{
 };
 
 /// A command line taken apart.
-#[derive(Debug)]
 pub(crate) struct Read {
     /// The commands that were named, from the root on; never empty.
     pub(crate) path: Vec<&'static Command>,
@@ -18,6 +20,18 @@ pub(crate) struct Read {
     given: BTreeSet<&'static str>,
     positional: Vec<Vec<u8>>,
     dashes: Option<usize>,
+}
+
+impl fmt::Debug for Read {
+    /// Names the commands and flags only: values and words may be passwords, or hold one as in `user add name:password`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path: Vec<&str> = self.path.iter().map(|command| command.name).collect();
+        f.debug_struct("Read")
+            .field("path", &path)
+            .field("given", &self.given)
+            .field("positional", &self.positional.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Reads `arguments` as words and flags of `root`, of the commands below it that they name, and of `globals`.
@@ -128,8 +142,8 @@ impl Read {
         shown
             .map(|flag| {
                 let value = match (flag.name, self.text(flag.name)) {
-                    ("password" | "auth-jwt-token", secret) if !secret.is_empty() => "***",
                     ("user", user) => user.split(':').next().unwrap_or_default(),
+                    (_, secret) if flag.kind == Kind::Secret && !secret.is_empty() => "***",
                     (_, value) => value,
                 };
                 format!("{}={value}\n", variable(flag.name))
@@ -259,10 +273,11 @@ impl Read {
                 Some(short) => format!("-{short}, --{}", flag.name),
                 None => format!("--{}", flag.name),
             };
-            format!(
-                "invalid argument {} for \"{dashed}\" flag: {reason}",
-                quote(value)
-            )
+            let shown = match flag.kind {
+                Kind::Secret => String::new(),
+                _ => format!(" {}", quote(value)),
+            };
+            format!("invalid argument{shown} for \"{dashed}\" flag: {reason}")
         };
         let text = std::str::from_utf8(value).map_err(|_| invalid("not valid UTF-8"))?;
         check(flag, text).map_err(|reason| invalid(&reason))?;
@@ -287,7 +302,7 @@ fn check(flag: &Flag, value: &str) -> Result<(), String> {
         Kind::Bool => parse_bool(value).map(drop),
         Kind::Int => parse_int(value, 10).map(drop),
         Kind::Duration => parse_duration(value).map(drop),
-        Kind::Text | Kind::List => Ok(()),
+        Kind::Text | Kind::Secret | Kind::List => Ok(()),
     }
 }
 

@@ -24,7 +24,11 @@ pub(super) fn command(path: &[&'static Command]) -> String {
     let mut text = format!("{}\n\nUsage:\n", command.about);
     // Writing into a String cannot fail; the same holds below.
     if command.children.is_empty() {
-        let _ = writeln!(text, "  {name} {} [flags]", command.usage);
+        let _ = writeln!(
+            text,
+            "  {} [flags]",
+            [&name, command.usage].join(" ").trim_end()
+        );
     } else {
         let _ = writeln!(text, "  {name} [command]");
         let _ = writeln!(text, "\nCommands:");
@@ -76,7 +80,7 @@ fn flags(text: &mut String, flags: &[Flag]) {
     for (head, flag) in heads.iter().zip(flags) {
         let _ = write!(text, "  {head:width$}  {}", flag.about);
         match (flag.kind, flag.default) {
-            (_, "" | "false") | (Kind::Int, "0") => {}
+            (_, "" | "false") | (Kind::Int, "0") | (Kind::Duration, "0s") => {}
             (_, default) => {
                 let _ = write!(text, " (default {default})");
             }
@@ -93,7 +97,7 @@ fn head(flag: &Flag) -> String {
     let kind = match flag.kind {
         Kind::Bool => "",
         Kind::Int => " int",
-        Kind::Text => " string",
+        Kind::Text | Kind::Secret => " string",
         Kind::List => " strings",
         Kind::Duration => " duration",
     };

@@ -1,5 +1,6 @@
 //! From the command line and the environment to an [`Invocation`].
 
+mod completion;
 mod flags;
 mod globals;
 mod help;
@@ -56,6 +57,7 @@ fn parse_with(
             let named = read(&spec::ROOT, &[], line.positional())?;
             Ok(Parsed::Help(help::command(&named.path)))
         }
+        Some(Action::Completion) => Ok(Parsed::Help(completion::script(line.positional())?)),
         Some(action) => {
             line.fill_from_environment(spec::GLOBAL_FLAGS, environment)?;
             let globals = Globals::from_line(&line)?;
@@ -65,6 +67,16 @@ fn parse_with(
                 line,
             })))
         }
+    }
+}
+
+/// The line of a command, for tests of what the commands make of it.
+#[cfg(test)]
+pub(crate) fn line_of(arguments: &[&str]) -> Read {
+    let arguments: Vec<Vec<u8>> = arguments.iter().map(|a| a.as_bytes().to_vec()).collect();
+    match read(&spec::ROOT, spec::GLOBAL_FLAGS, &arguments) {
+        Ok(line) => line,
+        Err(failure) => panic!("{failure}"),
     }
 }
 
@@ -146,6 +158,47 @@ mod tests {
         assert!(globals.credentials.is_none());
         let bad = run(&["get", "k"], &[("ETCDCTL_HEX", "maybe")]).unwrap_err();
         assert_eq!(bad.exit(), Exit::BadArguments);
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        const SECRETS: [&str; 4] = ["s1cret", "s2cret", "s3cret", "s4cret"];
+        let line = [
+            "user",
+            "add",
+            "bob:s1cret",
+            "--user=alice:s2cret",
+            "--password=s3cret",
+            "--auth-jwt-token=s4cret",
+        ];
+        let environment = [
+            ("ETCDCTL_USER", "alice:s2cret"),
+            ("ETCDCTL_PASSWORD", "s3cret"),
+            ("ETCDCTL_AUTH_JWT_TOKEN", "s4cret"),
+        ];
+        for invocation in [
+            run(&line, &[]).unwrap(),
+            run(&["user", "list"], &environment).unwrap(),
+            run(
+                &["user", "add", "bob", "--new-user-password", "s1cret"],
+                &environment,
+            )
+            .unwrap(),
+        ] {
+            let shown = format!("{invocation:?}\n{}", invocation.line.describe_globals());
+            for secret in SECRETS {
+                assert!(!shown.contains(secret), "{secret} in {shown}");
+            }
+        }
+        // With a password of its own, the name is the whole of --user, but who wrote it may have meant something else.
+        let user = ["get", "k", "--user", "alice:s2cret"];
+        let shown = run(&user, &[]).unwrap().line.describe_globals();
+        assert!(shown.contains("ETCDCTL_USER=alice\n"), "{shown}");
+
+        let not_text = [b"--password".to_vec(), b"s1cret\xff".to_vec()];
+        let text = parse(&not_text).unwrap_err().to_string();
+        assert!(text.starts_with("invalid argument for \"--password\" flag"));
+        assert!(!text.contains("s1cret"), "{text}");
     }
 
     #[test]

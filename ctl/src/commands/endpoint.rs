@@ -60,28 +60,32 @@ async fn check(context: &Context<'_>, endpoint: &str) -> EndpointHealth {
         key: "health".into(),
         ..RangeRequest::default()
     };
-    let read = context
-        .client
-        .limited(async { link.kv().range(request).await });
+    let read = context.client.send(link.clone(), |link| {
+        let request = request.clone();
+        async move { link.kv().range(request).await }
+    });
     let mut health = match read.await {
         Ok(_) => health(start, None),
         Err(status) if status.code() == Code::PermissionDenied => health(start, None),
         Err(status) => return health(start, Some(status_text(&status))),
     };
-    let alarms = context
-        .client
-        .limited(async { link.maintenance().alarm(AlarmRequest::default()).await });
+    let alarms = context.client.send(link, |link| async move {
+        link.maintenance().alarm(AlarmRequest::default()).await
+    });
     health.error = match alarms.await {
         Err(_) => Some("Unable to fetch the alarm list".to_owned()),
-        Ok(response) if response.get_ref().alarms.is_empty() => None,
+        Ok(response) if response.alarms.is_empty() => None,
         Ok(response) => {
-            let alarms = response.into_inner().alarms;
-            let names = alarms
-                .iter()
-                .map(|member| match AlarmType::try_from(member.alarm) {
-                    Ok(AlarmType::Nospace | AlarmType::Corrupt) => alarm_name(member.alarm) + " ",
-                    _ => "UNKNOWN ".to_owned(),
-                });
+            let names =
+                response
+                    .alarms
+                    .iter()
+                    .map(|member| match AlarmType::try_from(member.alarm) {
+                        Ok(AlarmType::Nospace | AlarmType::Corrupt) => {
+                            alarm_name(member.alarm) + " "
+                        }
+                        _ => "UNKNOWN ".to_owned(),
+                    });
             Some(format!("Active Alarm(s): {}", names.collect::<String>()))
         }
     };
@@ -122,16 +126,13 @@ where
         let answer = match context.client.link(&endpoint).await {
             Ok(link) => context
                 .client
-                .limited(ask(link))
+                .send(link, &ask)
                 .await
                 .map_err(|status| Failure::rpc(Exit::Error, &status)),
             Err(error) => Err(error.into()),
         };
         match answer {
-            Ok(response) => answers.push(EndpointAnswer {
-                endpoint,
-                response: response.into_inner(),
-            }),
+            Ok(response) => answers.push(EndpointAnswer { endpoint, response }),
             Err(failure) => {
                 let line = format!("Failed to get the {what} of endpoint {endpoint} ({failure})\n");
                 output::write_stderr(line.as_bytes());

@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// The end of a range that has none.
-const OPEN_END: Bytes = Bytes::from_static(b"\0");
+pub(super) const OPEN_END: Bytes = Bytes::from_static(b"\0");
 /// The smallest key: etcd has no empty one.
-const FIRST_KEY: Bytes = Bytes::from_static(b"\0");
+pub(super) const FIRST_KEY: Bytes = Bytes::from_static(b"\0");
 /// How long `del` waits for second thoughts about a range.
 const RANGE_DELETE_PAUSE: Duration = Duration::from_secs(2);
 

@@ -19,6 +19,7 @@ use crate::{
     connect::{Link, Retry},
     failure::DEADLINE,
     go_syntax::parse_int,
+    login::is_stale,
     output::{self, Answer, Format},
 };
 
@@ -97,13 +98,17 @@ pub(super) async fn keep_alive(context: &Context<'_>) -> Result<(), Failure> {
     };
     let id = lease_id(id)?;
     let bad = |status: &Status| Failure::rpc(Exit::BadConnection, status);
-    let mut link = context.client.any_link().await?;
+    // A stream is open when its first answer has come: whether the token is taken shows no earlier.
+    let open = |link: Link| async move {
+        let mut renewals = Renewals::open(&link, id).await?;
+        let response = renewals.next().await?;
+        Ok((renewals, response))
+    };
+    let client = &context.client;
+    let mut link = client.any_link().await?;
     if context.line.flag("once") {
-        let renewed = context.client.limited(async {
-            let mut renewals = Renewals::open(&link, id).await?;
-            renewals.next().await
-        });
-        let response = renewed.await.map_err(|status| bad(&status))?;
+        let renewed = client.with_token(link, |link| client.limited(open(link)));
+        let (_, response) = renewed.await.map_err(|status| bad(&status))?;
         if response.ttl <= 0 {
             return Err(Failure::new(Exit::BadConnection, NOT_FOUND));
         }
@@ -111,28 +116,31 @@ pub(super) async fn keep_alive(context: &Context<'_>) -> Result<(), Failure> {
     }
 
     // Until the first answer nothing is known of the lease; what goes wrong by then is not its expiry.
-    let mut expiry = Instant::now() + context.client.globals().command_timeout;
+    let mut expiry = Instant::now() + client.globals().command_timeout;
     let mut answered = false;
     'connection: loop {
-        let opened = timeout_at(expiry, Renewals::open(&link, id)).await;
-        let mut renewals = match opened {
-            Ok(Ok(renewals)) => Some(renewals),
+        let mut next = match timeout_at(expiry, client.with_token(link.clone(), open)).await {
+            Ok(Ok(opened)) => Some(opened),
             Ok(Err(status)) if !answered || is_final(&status) => return Err(bad(&status)),
             Ok(Err(_)) => None,
             Err(_) => break,
         };
-        while let Some(stream) = &mut renewals {
-            match timeout_at(expiry, stream.next()).await {
-                Ok(Ok(response)) if response.ttl <= 0 => break 'connection,
-                Ok(Ok(response)) => {
-                    context.show(Answer::KeepAlive(&response))?;
-                    answered = true;
-                    let ttl = Duration::from_secs(response.ttl.unsigned_abs());
-                    expiry = Instant::now() + ttl;
-                    sleep(ttl / 3).await;
+        while let Some((mut renewals, response)) = next.take() {
+            if response.ttl <= 0 {
+                break 'connection;
+            }
+            context.show(Answer::KeepAlive(&response))?;
+            answered = true;
+            let ttl = Duration::from_secs(response.ttl.unsigned_abs());
+            expiry = Instant::now() + ttl;
+            sleep(ttl / 3).await;
+            match timeout_at(expiry, renewals.next()).await {
+                Ok(Ok(response)) => next = Some((renewals, response)),
+                // A new stream gets a new token, if there can be one.
+                Ok(Err(status)) if is_final(&status) && !is_stale(&status) => {
+                    return Err(bad(&status));
                 }
-                Ok(Err(status)) if !answered || is_final(&status) => return Err(bad(&status)),
-                Ok(Err(_)) => renewals = None,
+                Ok(Err(_)) => {}
                 Err(_) => break 'connection,
             }
         }
@@ -140,7 +148,7 @@ pub(super) async fn keep_alive(context: &Context<'_>) -> Result<(), Failure> {
             break;
         }
         sleep(RECONNECT_PAUSE).await;
-        link = match timeout_at(expiry, context.client.any_link()).await {
+        link = match timeout_at(expiry, client.any_link()).await {
             Ok(Ok(link)) => link,
             // The next round fails as well, until the lease must have expired.
             Ok(Err(_)) => continue,

@@ -61,9 +61,11 @@ pub(super) async fn defrag(context: &Context<'_>) -> Result<(), Failure> {
         let start = Instant::now();
         let result = match context.client.link(&endpoint).await {
             Ok(link) => {
-                let request = async { link.maintenance().defragment(DefragmentRequest {}).await };
-                let limited = context.client.limited(request).await;
-                limited.map_err(|status| Failure::rpc(Exit::Error, &status))
+                let sent = context.client.send(link, |link| async move {
+                    link.maintenance().defragment(DefragmentRequest {}).await
+                });
+                sent.await
+                    .map_err(|status| Failure::rpc(Exit::Error, &status))
             }
             Err(error) => Err(error.into()),
         };

@@ -1,15 +1,20 @@
 //! The commands: what is asked of the server, and what is said when it refuses.
 
+mod audit;
+mod auth;
 mod endpoint;
 pub(crate) mod kv;
 mod lease;
 mod maintenance;
+mod role;
 mod snapshot;
+mod token_key;
 mod txn;
+mod user;
 mod watch;
 mod watch_order;
 
-use holdfast_proto::etcdserverpb::{MemberListRequest, MemberListResponse};
+use holdfast_proto::etcdserverpb::{MemberListRequest, MemberListResponse, ResponseHeader};
 
 use crate::{
     Exit, Failure,
@@ -48,11 +53,20 @@ pub(crate) async fn run(invocation: &Invocation) -> Result<(), Failure> {
         value_only: false,
     };
     // etcdctl finds this out after the request; a put that is reported as failed must not have happened.
-    if style.format == Format::Table && !has_table(*action) {
-        return Err(Failure::new(
-            Exit::BadFeature,
-            "table not supported as output format",
-        ));
+    let lacking = match style.format {
+        Format::Table => !has_table(*action),
+        Format::Fields => !has_fields(*action, line),
+        Format::Simple | Format::Json => false,
+    };
+    if lacking {
+        return Err(output::unsupported(style.format));
+    }
+    // What needs files only reads no TLS files and asks nobody for a password.
+    match action {
+        Action::AuditVerify => return audit::verify(line, style),
+        Action::AuditTail => return audit::tail(line),
+        Action::AuditGrep => return audit::grep(line),
+        _ => {}
     }
     let context = Context {
         client: Client::new(globals)?,
@@ -79,8 +93,42 @@ pub(crate) async fn run(invocation: &Invocation) -> Result<(), Failure> {
         Action::Defrag => maintenance::defrag(&context).await,
         Action::SnapshotSave => snapshot::save(&context).await,
         Action::MemberList => context.show(Answer::Members(&members(&context).await?)),
+        Action::AuthEnable => auth::enable(&context).await,
+        Action::AuthDisable => auth::disable(&context).await,
+        Action::AuthStatus => auth::status(&context).await,
+        Action::UserAdd => user::add(&context).await,
+        Action::UserDelete => user::delete(&context).await,
+        Action::UserGet => user::get(&context).await,
+        Action::UserList => user::list(&context).await,
+        Action::UserPasswd => user::passwd(&context).await,
+        Action::UserGrantRole => user::grant_role(&context).await,
+        Action::UserRevokeRole => user::revoke_role(&context).await,
+        Action::RoleAdd => role::add(&context).await,
+        Action::RoleDelete => role::delete(&context).await,
+        Action::RoleGet => role::get(&context).await,
+        Action::RoleList => role::list(&context).await,
+        Action::RoleGrantPermission => role::grant_permission(&context).await,
+        Action::RoleRevokePermission => role::revoke_permission(&context).await,
+        Action::TokenKeyRotate => token_key::rotate(&context).await,
+        Action::TokenKeyList => token_key::list(&context).await,
         // Answered before anything is connected.
-        Action::Version | Action::Options | Action::Help => Ok(()),
+        Action::AuditVerify
+        | Action::AuditTail
+        | Action::AuditGrep
+        | Action::Completion
+        | Action::Version
+        | Action::Options
+        | Action::Help => Ok(()),
+    }
+}
+
+/// Whether the command has a form in fields; as in etcdctl, three have none.
+fn has_fields(action: Action, line: &Read) -> bool {
+    match action {
+        Action::AuthStatus | Action::UserList => false,
+        Action::AuditVerify | Action::AuditTail | Action::AuditGrep => false,
+        Action::UserGet => line.flag("detail"),
+        _ => true,
     }
 }
 
@@ -94,6 +142,10 @@ fn has_table(action: Action) -> bool {
         | Action::Compaction
         | Action::Defrag
         | Action::SnapshotSave
+        | Action::AuthEnable
+        | Action::AuthDisable
+        | Action::TokenKeyList
+        | Action::Completion
         | Action::Version
         | Action::Options
         | Action::Help => true,
@@ -108,7 +160,25 @@ fn has_table(action: Action) -> bool {
         | Action::LeaseList
         | Action::LeaseKeepAlive
         | Action::AlarmList
-        | Action::AlarmDisarm => false,
+        | Action::AlarmDisarm
+        | Action::AuthStatus
+        | Action::UserAdd
+        | Action::UserDelete
+        | Action::UserGet
+        | Action::UserList
+        | Action::UserPasswd
+        | Action::UserGrantRole
+        | Action::UserRevokeRole
+        | Action::RoleAdd
+        | Action::RoleDelete
+        | Action::RoleGet
+        | Action::RoleList
+        | Action::RoleGrantPermission
+        | Action::RoleRevokePermission
+        | Action::TokenKeyRotate
+        | Action::AuditVerify
+        | Action::AuditTail
+        | Action::AuditGrep => false,
     }
 }
 
@@ -135,6 +205,34 @@ fn is_serializable(consistency: &str) -> Result<bool, Failure> {
             Exit::BadFeature,
             format!("unknown consistency flag {}", quote(consistency.as_bytes())),
         )),
+    }
+}
+
+/// Prints the answer of a change: `said`, or its header in the formats for programs.
+fn changed(
+    context: &Context<'_>,
+    header: Option<ResponseHeader>,
+    said: impl AsRef<[u8]>,
+) -> Result<(), Failure> {
+    context.show(Answer::Changed {
+        header: header.as_ref(),
+        said: said.as_ref(),
+    })
+}
+
+fn no_arguments(context: &Context<'_>, usage: &str) -> Result<(), Failure> {
+    if context.line.positional().is_empty() {
+        Ok(())
+    } else {
+        bad_arguments(usage)
+    }
+}
+
+/// An argument that is a string on the wire, where a key is bytes.
+fn text(argument: &[u8], what: &str) -> Result<String, Failure> {
+    match std::str::from_utf8(argument) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => bad_arguments(format!("the {what} {} is not valid UTF-8", quote(argument))),
     }
 }
 

@@ -8,11 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use holdfast_proto::etcdserverpb::SnapshotRequest;
+use holdfast_proto::etcdserverpb::{SnapshotRequest, SnapshotResponse};
+use tonic::{Status, Streaming};
 
 use super::{Context, bad_arguments};
 use crate::{
     Exit, Failure,
+    connect::Link,
     failure::{DEADLINE, status_text},
     output,
 };
@@ -53,13 +55,16 @@ pub(super) async fn save(context: &Context<'_>) -> Result<(), Failure> {
 
 /// Writes the stream into the file and returns the storage version of the server.
 async fn receive(context: &Context<'_>, part: &PartFile) -> Result<String, Failure> {
-    let refused = |status: &tonic::Status| interrupted(status_text(status));
+    let refused = |status: &Status| interrupted(status_text(status));
     let link = context.client.any_link().await?;
-    let stream = link.maintenance().snapshot(SnapshotRequest {}).await;
-    let mut stream = stream.map_err(|status| refused(&status))?.into_inner();
+    let opened = context.client.with_token(link, open).await;
+    let (mut first, mut stream) = opened.map_err(|status| refused(&status))?;
     let mut version = String::new();
     let mut missing = None;
-    while let Some(chunk) = stream.message().await.map_err(|status| refused(&status))? {
+    while let Some(chunk) = match first.take() {
+        Some(chunk) => Some(chunk),
+        None => stream.message().await.map_err(|status| refused(&status))?,
+    } {
         (&part.file)
             .write_all(&chunk.blob)
             .map_err(|error| interrupted(format!("could not write snapshot: {error}")))?;
@@ -77,6 +82,15 @@ async fn receive(context: &Context<'_>, part: &PartFile) -> Result<String, Failu
             "could not write snapshot: the stream was empty",
         )),
     }
+}
+
+/// Starts a snapshot. With the first piece it is known that the server sends it to us.
+async fn open(
+    link: Link,
+) -> Result<(Option<SnapshotResponse>, Streaming<SnapshotResponse>), Status> {
+    let request = SnapshotRequest {};
+    let mut stream = link.maintenance().snapshot(request).await?.into_inner();
+    Ok((stream.message().await?, stream))
 }
 
 /// A file beside the wanted one, gone when dropped: no half of a snapshot is ever found under the wanted name.

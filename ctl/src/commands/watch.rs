@@ -30,6 +30,7 @@ use crate::{
     connect::Link,
     failure::status_text,
     go_syntax::{quote, split_arguments},
+    login::{is_stale, is_stale_reason},
     output::{self, Answer},
 };
 
@@ -48,16 +49,17 @@ pub(super) async fn run(context: &Context<'_>) -> Result<(), Failure> {
         last_id: 0,
         unconfirmed: VecDeque::new(),
         answered: false,
+        renewed: false,
+        refused: false,
         requests: None,
     };
-    let mut lines = if interactive {
-        Some(standard_input())
-    } else {
+    if !interactive {
         let order = WatchOrder::from_line(context.line, &session.preset)?;
         session.add(order);
-        None
-    };
+    }
+    // A password may have to be asked for, before the lines of standard input are watches.
     let mut link = context.client.any_link().await?;
+    let mut lines = interactive.then(standard_input);
     loop {
         // Servers say nothing before the first watch is asked for.
         while session.watches.is_empty() {
@@ -75,6 +77,20 @@ pub(super) async fn run(context: &Context<'_>) -> Result<(), Failure> {
             Ok(stream) => session.follow(stream, &mut lines).await?,
             Err(status) => Some(status),
         };
+        let refused = ended.as_ref().is_some_and(is_stale) && session.may_renew();
+        if refused || std::mem::take(&mut session.refused) {
+            match context.client.renewed(&link).await {
+                Ok(again) => {
+                    link = again;
+                    session.renewed = true;
+                    // A server that takes no token for long should not be asked for them without a break.
+                    sleep(RECONNECT_PAUSE).await;
+                    continue;
+                }
+                Err(status) if status.code() == Code::Unavailable => {}
+                Err(status) => return Err(Failure::rpc(Exit::BadConnection, &status)),
+            }
+        }
         if let Some(status) = ended.filter(|status| session.is_final(status)) {
             let text = format!("watch was canceled ({})\n", status_text(&status));
             output::write_stderr(text.as_bytes());
@@ -129,6 +145,10 @@ struct Session<'a> {
     unconfirmed: VecDeque<i64>,
     /// The server has answered at least once.
     answered: bool,
+    /// The token is a new one, and nothing has shown yet that it is taken.
+    renewed: bool,
+    /// The server cancelled a watch for its token; all are to be asked for again with a new one.
+    refused: bool,
     requests: Option<mpsc::UnboundedSender<WatchRequest>>,
 }
 
@@ -141,6 +161,11 @@ impl Session<'_> {
             Code::Internal | Code::Unknown | Code::Cancelled => !self.answered,
             _ => true,
         }
+    }
+
+    /// Whether a new token may be tried: not if the last one was new and not taken, either.
+    fn may_renew(&self) -> bool {
+        !self.renewed && self.context.client.can_renew()
     }
 
     fn add(&mut self, mut order: WatchOrder) {
@@ -201,7 +226,12 @@ impl Session<'_> {
                 },
             };
             match message {
-                Ok(Some(response)) => self.respond(response).await?,
+                Ok(Some(response)) => {
+                    self.respond(response).await?;
+                    if self.refused {
+                        return Ok(None);
+                    }
+                }
                 Ok(None) => return Ok(None),
                 Err(status) => return Ok(Some(status)),
             }
@@ -220,9 +250,14 @@ impl Session<'_> {
             }
         }
         if response.canceled {
+            if is_stale_reason(&response.cancel_reason) && self.may_renew() {
+                self.refused = true;
+                return Ok(());
+            }
             self.watches.remove(&id);
             return self.show_cancelled(response);
         }
+        self.renewed = false;
         if response.created {
             // From now on a new stream must not miss what happened in between.
             if let Some(order) = self.watches.get_mut(&id)

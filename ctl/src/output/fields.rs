@@ -10,7 +10,7 @@ use holdfast_proto::{
     mvccpb::KeyValue,
 };
 
-use super::{Answer, EndpointAnswer, alarm_name, event_name};
+use super::{Answer, EndpointAnswer, access, alarm_name, event_name};
 use crate::go_syntax::quote;
 
 pub(super) fn print(hex: bool, answer: Answer<'_>, out: &mut Vec<u8>) -> io::Result<()> {
@@ -92,6 +92,44 @@ pub(super) fn print(hex: bool, answer: Answer<'_>, out: &mut Vec<u8>) -> io::Res
                 lines.plain("Error", health.error.as_deref().unwrap_or_default())?;
                 lines.end()?;
             }
+            Ok(())
+        }
+        Answer::Changed { header, .. } => lines.header(header.copied()),
+        Answer::Role { response, .. } => {
+            lines.header(response.header)?;
+            for permission in &response.perm {
+                // etcdctl has two spaces here.
+                let kind = access::kind_name(permission.perm_type);
+                lines.plain("PermType", format_args!(" {kind}"))?;
+                lines.plain("Key", quote(&permission.key))?;
+                lines.plain("RangeEnd", quote(&permission.range_end))?;
+            }
+            Ok(())
+        }
+        Answer::Roles(response) => {
+            lines.header(response.header)?;
+            let roles = response.roles.iter();
+            let names: Vec<String> = roles
+                .map(|name| format!(" {}", quote(name.as_bytes())))
+                .collect();
+            writeln!(lines.out, "\"Roles\" :{}", names.concat())
+        }
+        Answer::TokenKeys(response) => {
+            for key in &response.keys {
+                lines.text("KeyID", &key.key_id)?;
+                lines.member("MemberID", key.member_id)?;
+                lines.plain("MadeAt", key.made_at_unix)?;
+                lines.plain("RetiresAt", key.retires_at_unix)?;
+                lines.end()?;
+            }
+            Ok(())
+        }
+        Answer::TokenKeyRotated(response) => {
+            lines.text("KeyID", &response.key_id)?;
+            lines.plain("PreviousRetireAt", response.previous_retire_at_unix)
+        }
+        // `render` has refused them: they have no such form.
+        Answer::AuthStatus(_) | Answer::User { .. } | Answer::Users(_) | Answer::Verified(_) => {
             Ok(())
         }
         Answer::Status(endpoints) => endpoints.iter().try_for_each(|each| lines.status(each)),

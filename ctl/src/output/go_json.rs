@@ -62,6 +62,10 @@ impl<'a> Object<'a> {
         }
     }
 
+    pub(super) fn texts_unless_empty(&mut self, name: &str, values: &[String]) {
+        self.array_unless_empty(name, values, |text, out| string(text, out));
+    }
+
     pub(super) fn bytes_unless_empty(&mut self, name: &str, value: &[u8]) {
         if !value.is_empty() {
             bytes(value, self.member(name));

@@ -10,7 +10,7 @@ use holdfast_proto::{
 };
 
 use super::{
-    Answer, EndpointAnswer, EndpointHealth,
+    Answer, EndpointAnswer, EndpointHealth, audit,
     go_json::{self, Object},
 };
 
@@ -27,6 +27,7 @@ pub(super) fn print(hex: bool, answer: Answer<'_>, out: &mut Vec<u8>) {
                 endpoint(each, "HashKV", hash_kv, out)
             });
         }
+        Answer::Verified(logs) => list(logs, out, audit::json),
         Answer::Members(response) if hex => go_json::object(out, |o| members_in_hex(response, o)),
         _ => go_json::object(out, |o| message(answer, o)),
     }
@@ -94,8 +95,48 @@ fn message(answer: Answer<'_>, o: &mut Object<'_>) {
                 });
             });
         }
-        // Lists of endpoints are arrays, not objects.
-        Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) => {}
+        Answer::Changed { header, .. } => header_member(header, o),
+        Answer::AuthStatus(response) => {
+            header_member(response.header.as_ref(), o);
+            o.bool_if_true("enabled", response.enabled);
+            o.number_unless_zero("authRevision", response.auth_revision);
+        }
+        Answer::User { response, .. } => {
+            header_member(response.header.as_ref(), o);
+            o.texts_unless_empty("roles", &response.roles);
+        }
+        Answer::Users(response) => {
+            header_member(response.header.as_ref(), o);
+            o.texts_unless_empty("users", &response.users);
+        }
+        Answer::Role { response, .. } => {
+            header_member(response.header.as_ref(), o);
+            o.array_unless_empty("perm", &response.perm, |permission, out| {
+                go_json::object(out, |o| {
+                    o.number_unless_zero("permType", permission.perm_type);
+                    o.bytes_unless_empty("key", &permission.key);
+                    o.bytes_unless_empty("range_end", &permission.range_end);
+                });
+            });
+        }
+        Answer::Roles(response) => {
+            header_member(response.header.as_ref(), o);
+            o.texts_unless_empty("roles", &response.roles);
+        }
+        Answer::TokenKeys(response) => o.array("keys", &response.keys, |key, out| {
+            go_json::object(out, |o| {
+                o.text("key_id", &key.key_id);
+                o.number("member_id", key.member_id);
+                o.number("made_at_unix", key.made_at_unix);
+                o.number_unless_zero("retires_at_unix", key.retires_at_unix);
+            });
+        }),
+        Answer::TokenKeyRotated(response) => {
+            o.text("key_id", &response.key_id);
+            o.number_unless_zero("previous_retire_at_unix", response.previous_retire_at_unix);
+        }
+        // Lists are arrays, not objects.
+        Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) | Answer::Verified(_) => {}
     }
 }
 
@@ -196,10 +237,9 @@ fn event(event: &Event, out: &mut Vec<u8>) {
 
 /// All of a member but its id, whose form depends on `--hex`.
 fn member(member: &Member, o: &mut Object<'_>) {
-    let texts = |text: &String, out: &mut Vec<u8>| go_json::string(text, out);
     o.text_unless_empty("name", &member.name);
-    o.array_unless_empty("peerURLs", &member.peer_ur_ls, texts);
-    o.array_unless_empty("clientURLs", &member.client_ur_ls, texts);
+    o.texts_unless_empty("peerURLs", &member.peer_ur_ls);
+    o.texts_unless_empty("clientURLs", &member.client_ur_ls);
     o.bool_if_true("isLearner", member.is_learner);
 }
 
@@ -248,9 +288,7 @@ fn status(status: &StatusResponse, o: &mut Object<'_>) {
     o.number_unless_zero("raftIndex", status.raft_index);
     o.number_unless_zero("raftTerm", status.raft_term);
     o.number_unless_zero("raftAppliedIndex", status.raft_applied_index);
-    o.array_unless_empty("errors", &status.errors, |text, out| {
-        go_json::string(text, out)
-    });
+    o.texts_unless_empty("errors", &status.errors);
     o.number_unless_zero("dbSizeInUse", status.db_size_in_use);
     o.bool_if_true("isLearner", status.is_learner);
     o.text_unless_empty("storageVersion", &status.storage_version);

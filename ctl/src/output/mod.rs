@@ -1,19 +1,29 @@
 //! What commands print, in each of the formats.
 
+mod access;
+mod audit;
 mod fields;
 mod go_json;
 mod json;
 mod rows;
 mod simple;
 mod table;
+mod utc;
 
 use std::io::{self, Write};
 
-use holdfast_proto::etcdserverpb::{
-    AlarmResponse, AlarmType, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
-    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse,
-    MemberListResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse, WatchResponse,
+use holdfast_proto::{
+    admin::{ListTokenKeysResponse, RotateTokenKeyResponse},
+    etcdserverpb::{
+        AlarmResponse, AlarmType, AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse,
+        AuthUserGetResponse, AuthUserListResponse, DeleteRangeResponse, HashKvResponse,
+        LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+        LeaseTimeToLiveResponse, MemberListResponse, PutResponse, RangeResponse, ResponseHeader,
+        StatusResponse, TxnResponse, WatchResponse,
+    },
 };
+
+pub use audit::Verified;
 
 use crate::{Exit, Failure};
 
@@ -55,6 +65,39 @@ pub enum Answer<'a> {
     Status(&'a [EndpointAnswer<StatusResponse>]),
     /// Of `endpoint hashkv`.
     HashKv(&'a [EndpointAnswer<HashKvResponse>]),
+    /// Of a change of users or roles, whose answers hold nothing but a header.
+    Changed {
+        /// The header.
+        header: Option<&'a ResponseHeader>,
+        /// What `simple` says: lines, as bytes because they may name keys.
+        said: &'a [u8],
+    },
+    /// Of `auth status`.
+    AuthStatus(&'a AuthStatusResponse),
+    /// Of `user get`.
+    User {
+        /// The name asked for.
+        name: &'a str,
+        /// What the server said.
+        response: &'a AuthUserGetResponse,
+    },
+    /// Of `user list`.
+    Users(&'a AuthUserListResponse),
+    /// Of `role get`.
+    Role {
+        /// The name asked for.
+        name: &'a str,
+        /// What the server said.
+        response: &'a AuthRoleGetResponse,
+    },
+    /// Of `role list`.
+    Roles(&'a AuthRoleListResponse),
+    /// Of `token-key list`.
+    TokenKeys(&'a ListTokenKeysResponse),
+    /// Of `token-key rotate`.
+    TokenKeyRotated(&'a RotateTokenKeyResponse),
+    /// Of `audit verify`.
+    Verified(&'a [Verified]),
 }
 
 /// Whether one endpoint is well.
@@ -86,7 +129,7 @@ pub enum Format {
     Json,
     /// `"Name" : value` lines.
     Fields,
-    /// Boxes, for lists of endpoints and members only.
+    /// Boxes, for lists of endpoints, members and token keys only.
     Table,
 }
 
@@ -140,18 +183,40 @@ pub fn render(style: Style, answer: Answer<'_>) -> Result<Printed, Failure> {
             json::print(style.hex, answer, &mut printed.out);
             printed.out.push(b'\n');
         }
-        Format::Fields => fields::print(style.hex, answer, &mut printed.out)?,
+        Format::Fields => {
+            if matches!(
+                answer,
+                Answer::AuthStatus(_)
+                    | Answer::User { .. }
+                    | Answer::Users(_)
+                    | Answer::Verified(_)
+            ) {
+                return Err(unsupported(style.format));
+            }
+            fields::print(style.hex, answer, &mut printed.out)?;
+        }
         Format::Table => {
             let Some((header, rows)) = rows::of(answer) else {
-                return Err(Failure::new(
-                    Exit::BadFeature,
-                    "table not supported as output format",
-                ));
+                return Err(unsupported(style.format));
             };
             table::print(header, &rows, &mut printed.out)?;
         }
     }
     Ok(printed)
+}
+
+/// What is said of a format that a command has no form in.
+pub(crate) fn unsupported(format: Format) -> Failure {
+    let name = match format {
+        Format::Simple => "simple",
+        Format::Json => "json",
+        Format::Fields => "fields",
+        Format::Table => "table",
+    };
+    Failure::new(
+        Exit::BadFeature,
+        format!("{name} not supported as output format"),
+    )
 }
 
 /// Prints an answer on the standard streams.

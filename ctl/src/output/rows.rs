@@ -1,11 +1,14 @@
-//! Endpoints and members as rows, which `simple` joins with commas and `table` draws.
+//! Endpoints, members and token keys as rows, which `simple` joins with commas and `table` draws.
 
-use holdfast_proto::etcdserverpb::{Member, StatusResponse};
+use holdfast_proto::{
+    admin::TokenKey,
+    etcdserverpb::{Member, StatusResponse},
+};
 
-use super::{Answer, EndpointAnswer};
+use super::{Answer, EndpointAnswer, utc};
 use crate::go_syntax::human_size;
 
-/// The header and the rows of an answer; none if it is not a list of endpoints or members.
+/// The header and the rows of an answer; none if it is no list of such.
 pub(super) fn of(answer: Answer<'_>) -> Option<(&'static [&'static str], Vec<Vec<String>>)> {
     Some(match answer {
         Answer::Members(response) => (
@@ -67,6 +70,10 @@ pub(super) fn of(answer: Answer<'_>) -> Option<(&'static [&'static str], Vec<Vec
                 })
                 .collect(),
         ),
+        Answer::TokenKeys(response) => (
+            &["key ID", "member ID", "made", "retires"],
+            response.keys.iter().map(token_key).collect(),
+        ),
         _ => return None,
     })
 }
@@ -85,6 +92,19 @@ fn member(member: &Member) -> Vec<String> {
         member.peer_ur_ls.join(","),
         member.client_ur_ls.join(","),
         member.is_learner.to_string(),
+    ]
+}
+
+fn token_key(key: &TokenKey) -> Vec<String> {
+    let retires = match key.retires_at_unix {
+        0 => "-".to_owned(),
+        at => utc::text(at),
+    };
+    vec![
+        key.key_id.clone(),
+        format!("{:x}", key.member_id),
+        utc::text(key.made_at_unix),
+        retires,
     ]
 }
 

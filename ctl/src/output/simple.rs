@@ -10,7 +10,7 @@ use holdfast_proto::{
     mvccpb::KeyValue,
 };
 
-use super::{Answer, Printed, Style, alarm_name, event_name, rows};
+use super::{Answer, Printed, Style, access, alarm_name, audit, event_name, rows, utc};
 
 pub(super) fn print(style: Style, answer: Answer<'_>, printed: &mut Printed) -> io::Result<()> {
     let out = &mut printed.out;
@@ -73,12 +73,39 @@ pub(super) fn print(style: Style, answer: Answer<'_>, printed: &mut Printed) -> 
             }
             Ok(())
         }
-        Answer::Members(_) | Answer::Status(_) | Answer::HashKv(_) => {
+        Answer::Changed { said, .. } => out.write_all(said),
+        Answer::AuthStatus(response) => {
+            writeln!(out, "Authentication Status: {}", response.enabled)?;
+            writeln!(out, "AuthRevision: {}", response.auth_revision)
+        }
+        Answer::User { name, response } => {
+            writeln!(out, "User: {name}")?;
+            write!(out, "Roles:")?;
+            let mut roles = response.roles.iter();
+            roles.try_for_each(|role| write!(out, " {role}"))?;
+            writeln!(out)
+        }
+        Answer::Users(response) => lines(&response.users, out),
+        Answer::Role { name, response } => access::role(name, response, out),
+        Answer::Roles(response) => lines(&response.roles, out),
+        Answer::TokenKeyRotated(response) => {
+            writeln!(out, "Token key {} made", response.key_id)?;
+            match response.previous_retire_at_unix {
+                0 => Ok(()),
+                at => writeln!(out, "Keys before it retire at {}", utc::text(at)),
+            }
+        }
+        Answer::Verified(logs) => audit::print(logs, out),
+        Answer::Members(_) | Answer::Status(_) | Answer::HashKv(_) | Answer::TokenKeys(_) => {
             let (_, rows) = rows::of(answer).unwrap_or_default();
             rows.iter()
                 .try_for_each(|row| writeln!(out, "{}", row.join(", ")))
         }
     }
+}
+
+fn lines(names: &[String], out: &mut Vec<u8>) -> io::Result<()> {
+    names.iter().try_for_each(|name| writeln!(out, "{name}"))
 }
 
 fn get(style: Style, response: &RangeResponse, out: &mut Vec<u8>) -> io::Result<()> {

@@ -23,11 +23,9 @@ impl Cluster for Session {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        self.unary(
-            Rpc::MemberList,
-            request,
-            async |wire: pb::MemberListRequest| {
-                self.authorize(Rpc::MemberList, Members)?;
+        let (call, wire) = self.begin(Rpc::MemberList, request);
+        call.run(async {
+                call.authorize(Members).await?;
                 if wire.linearizable {
                     self.linearizable()?;
                 }

@@ -1,13 +1,15 @@
 //! Errors as clients know them: etcd's codes and texts (behaviour §2). Clients match the text.
 
 use crate::node::ProposeError;
-use holdfast_auth::Denied;
+use holdfast_auth::{AuthError, Denied};
 use holdfast_consensus::Failure;
 use holdfast_tenant::Refusal;
 use tonic::{Code, Status};
 
 pub(super) fn refused(refusal: &Refusal) -> Status {
     let code = match refusal {
+        Refusal::Denied(reason) => return denied(*reason),
+        Refusal::Auth(error) => auth_code(error),
         Refusal::EmptyKey
         | Refusal::KeyNotFound
         | Refusal::ValueProvided
@@ -19,7 +21,10 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
         Refusal::Compacted | Refusal::FutureRevision | Refusal::LeaseTtlTooLarge => {
             Code::OutOfRange
         }
-        Refusal::NoSpace | Refusal::TooManyLeases | Refusal::TooManyAlarms => {
+        Refusal::NoSpace
+        | Refusal::TooManyLeases
+        | Refusal::TooManyAlarms
+        | Refusal::TooManyTokenKeys => {
             Code::ResourceExhausted
         }
         Refusal::Corrupt => Code::DataLoss,
@@ -38,12 +43,42 @@ pub(super) fn failed(failure: Failure) -> Status {
     Status::new(code, failure.to_string())
 }
 
+/// The code of a refused change of users and roles (behaviour §2).
+fn auth_code(error: &AuthError) -> Code {
+    match error {
+        AuthError::UserNameEmpty
+        | AuthError::RoleNameEmpty
+        | AuthError::PermissionNotGiven
+        | AuthError::InvalidManagement
+        | AuthError::LoginFailed
+        | AuthError::NameTooLong
+        | AuthError::BadName => Code::InvalidArgument,
+        AuthError::NoRootUser
+        | AuthError::RootWithoutRootRole
+        | AuthError::UserExists
+        | AuthError::UserNotFound
+        | AuthError::RoleExists
+        | AuthError::RoleNotFound
+        | AuthError::RoleNotGranted
+        | AuthError::PermissionNotGranted
+        | AuthError::NotEnabled => Code::FailedPrecondition,
+        AuthError::TooMany(_) => Code::ResourceExhausted,
+    }
+}
+
+/// The status of a denied request, with etcd's codes (behaviour §2).
 pub(super) fn denied(denied: Denied) -> Status {
     let code = match denied {
-        Denied::NoPolicy => Code::PermissionDenied,
+        Denied::NoPolicy | Denied::NotPermitted | Denied::Disagree => Code::PermissionDenied,
         Denied::Unidentified => Code::InvalidArgument,
+        Denied::InvalidToken => Code::Unauthenticated,
     };
     Status::new(code, denied.to_string())
+}
+
+/// A strict rule's record was not taken, so the request was not carried out.
+pub(super) fn audit_unavailable() -> Status {
+    Status::unavailable("etcdserver: the audit log does not take the request's record")
 }
 
 pub(super) fn unanswered(error: ProposeError) -> Status {

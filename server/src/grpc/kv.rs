@@ -2,12 +2,13 @@
 
 use super::pages::Pages;
 use super::work::{Work, returns_rows};
+use super::call::Call;
 use super::{Connection, Session, StreamGuard, errors, lower, off_runtime, raise};
 use crate::body::Prepared;
 use crate::held;
 use crate::metrics::Rpc;
 use crate::node::READ_BUDGET_UNIT_BYTES;
-use holdfast_auth::Authorized;
+use holdfast_auth::{Authorized, Demands, KeyRange, Verb};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::kv_server::Kv;
 use holdfast_tenant::request::{Order, Range, Txn};
@@ -23,8 +24,28 @@ pub(super) fn unexpected() -> Status {
     Status::internal("etcdserver: unexpected answer of the state machine")
 }
 
+/// The store's revision that an answer tells.
+fn revision_of(answer: &Answer) -> i64 {
+    match answer {
+        Answer::Put(answer) => answer.revision,
+        Answer::Delete(answer) => answer.revision,
+        Answer::Txn(answer) => answer.revision,
+        Answer::Compacted { revision }
+        | Answer::LeaseGranted { revision, .. }
+        | Answer::LeaseRevoked { revision }
+        | Answer::Done { revision, .. } => *revision,
+    }
+}
+
 pub(super) fn refuse(refusal: Refusal) -> Status {
     errors::refused(&refusal)
+}
+
+/// A transaction that cannot be carried out: its caller needs no more than to be known.
+struct Malformed;
+
+impl Demands for Malformed {
+    fn demands(&self, _: &mut dyn FnMut(Verb, &KeyRange)) {}
 }
 
 #[tonic::async_trait]
@@ -33,9 +54,10 @@ impl Kv for Session {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        self.unary(Rpc::Range, request, async |wire: pb::RangeRequest| {
+        let (call, wire) = self.begin(Rpc::Range, request);
+        call.run(async {
             let serializable = wire.serializable;
-            let range = self.authorize(Rpc::Range, lower::range(wire).map_err(refuse)?)?;
+            let range = call.authorize(lower::range(wire).map_err(refuse)?).await?;
             if !serializable {
                 self.linearizable()?;
             }
@@ -48,12 +70,16 @@ impl Kv for Session {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
-        self.unary(Rpc::Put, request, async |wire: pb::PutRequest| {
+        let (call, wire) = self.begin(Rpc::Put, request);
+        call.run(async {
             let put = lower::put(wire);
-            self.admit(put_cost(&put)).await?;
-            validate_put(&put).map_err(refuse)?;
-            let command = self.authorize(Rpc::Put, Command::Put(put))?;
-            match self.commit(command).await? {
+            let cost = put_cost(&put);
+            let valid = validate_put(&put);
+            // Who may not write learns nothing of the quota, and cannot raise its alarm.
+            let command = call.authorize(Command::Put(put)).await?;
+            self.admit(cost).await?;
+            valid.map_err(refuse)?;
+            match self.commit(&call, command).await? {
                 Answer::Put(answer) => Ok(pb::PutResponse {
                     header: Some(self.header_at(answer.revision)),
                     prev_kv: answer.previous.map(raise::key_value),
@@ -69,13 +95,11 @@ impl Kv for Session {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        self.unary(
-            Rpc::DeleteRange,
-            request,
-            async |wire: pb::DeleteRangeRequest| {
+        let (call, wire) = self.begin(Rpc::DeleteRange, request);
+        call.run(async {
                 let delete = lower::delete(wire).map_err(refuse)?;
-                let command = self.authorize(Rpc::DeleteRange, Command::DeleteRange(delete))?;
-                match self.commit(command).await? {
+                let command = call.authorize(Command::DeleteRange(delete)).await?;
+                match self.commit(&call, command).await? {
                     Answer::Delete(answer) => Ok(pb::DeleteRangeResponse {
                         header: Some(self.header_at(answer.revision)),
                         deleted: answer.deleted as i64,
@@ -93,29 +117,40 @@ impl Kv for Session {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
-        self.unary(Rpc::Txn, request, async |wire: pb::TxnRequest| {
+        let (call, wire) = self.begin(Rpc::Txn, request);
+        call.run(async {
             // A transaction without steps counts as serializable, like one whose reads all are (behaviour §3.5).
+            let needs_space = lower::has_put(&wire);
             let serializable = wire.success.iter().chain(&wire.failure).all(|op| {
                 matches!(&op.request, Some(pb::request_op::Request::RequestRange(range)) if range.serializable)
             });
-            let needs_space = lower::has_put(&wire);
-            if needs_space {
-                self.admit(0).await?;
-            }
-            let txn = lower::txn(wire, self.node().config.max_txn_ops).map_err(refuse)?;
-            if needs_space {
-                self.admit(txn_cost(&txn)).await?;
-            }
-            validate_txn(&txn).map_err(refuse)?;
+            let txn = match lower::txn(wire, self.node().config.max_txn_ops) {
+                Ok(txn) => txn,
+                Err(refusal) => {
+                    // As in etcd a tenant without space hears of that first.
+                    if needs_space {
+                        call.authorize(Malformed).await?;
+                        self.admit(0).await?;
+                    }
+                    return Err(refuse(refusal));
+                }
+            };
+            let valid = validate_txn(&txn);
             if txn.is_read_only() {
-                let txn = self.authorize(Rpc::Txn, txn)?;
+                let txn = call.authorize(txn).await?;
+                valid.map_err(refuse)?;
                 if !serializable {
                     self.linearizable()?;
                 }
                 return self.read_txn(txn).await;
             }
-            let command = self.authorize(Rpc::Txn, Command::Txn(txn))?;
-            match self.commit(command).await? {
+            let cost = txn_cost(&txn);
+            let command = call.authorize(Command::Txn(txn)).await?;
+            if needs_space {
+                self.admit(cost).await?;
+            }
+            valid.map_err(refuse)?;
+            match self.commit(&call, command).await? {
                 Answer::Txn(answer) => {
                     let header = self.header_at(answer.revision);
                     Ok(Response::new(raise::txn(answer, header)))
@@ -130,15 +165,13 @@ impl Kv for Session {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        self.unary(
-            Rpc::Compact,
-            request,
-            async |wire: pb::CompactionRequest| {
+        let (call, wire) = self.begin(Rpc::Compact, request);
+        call.run(async {
                 let command = Command::Compact {
                     revision: wire.revision,
                 };
-                let command = self.authorize(Rpc::Compact, command)?;
-                let Answer::Compacted { revision } = self.commit(command).await? else {
+                let command = call.authorize(command).await?;
+                let Answer::Compacted { revision } = self.commit(&call, command).await? else {
                     return Err(unexpected());
                 };
                 self.node().compaction.requested();
@@ -164,9 +197,10 @@ impl Kv for Session {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        self.streaming(Rpc::RangeStream, &request)?;
+        let call = self.begin_stream(Rpc::RangeStream, &request);
         let mut guard = StreamGuard::new(self.0.clone(), Rpc::RangeStream);
-        let opened = self.open_range_stream(request.into_inner());
+        let wire = request.into_inner();
+        let opened = call.open(self.open_range_stream(&call, wire)).await;
         match opened {
             Ok(pages) => {
                 let stream = futures::stream::unfold(Some((pages, guard)), |state| async move {
@@ -177,8 +211,7 @@ impl Kv for Session {
                             guard.code = Code::Ok;
                             None
                         }
-                        Err(refusal) => {
-                            let status = refuse(refusal);
+                        Err(status) => {
                             guard.code = status.code();
                             Some((Err(status), None))
                         }
@@ -263,7 +296,15 @@ impl Connection {
         Ok(raise::range(answer, header))
     }
 
-    pub(super) async fn commit(&self, command: Authorized<Command>) -> Result<Answer, Status> {
+    /// Sends a command through the log and waits for what it came to.
+    ///
+    /// # Errors
+    /// The refusal, or why there is no answer.
+    pub(super) async fn commit(
+        &self,
+        call: &Call<'_>,
+        command: Authorized<Command>,
+    ) -> Result<Answer, Status> {
         // The answers of calls that return rows are as long as the rows are: not too many at a time.
         let _turn = if returns_rows(command.request()) {
             let turn = self.held.turn().await;
@@ -272,13 +313,20 @@ impl Connection {
         } else {
             None
         };
-        self.worker
+        let answer = self
+            .worker
             .propose(&self.tenant, command)
             .await
-            .map_err(errors::unanswered)
+            .map_err(errors::unanswered)?;
+        call.entry().revision(revision_of(&answer));
+        Ok(answer)
     }
 
-    fn open_range_stream(self: &Arc<Self>, wire: pb::RangeRequest) -> Result<Pages, Status> {
+    async fn open_range_stream(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        wire: pb::RangeRequest,
+    ) -> Result<Pages, Status> {
         let serializable = wire.serializable;
         let mut range = lower::range(wire).map_err(refuse)?;
         // Without an order the target does not matter (etcd 3.7).
@@ -294,10 +342,11 @@ impl Connection {
                 "RangeStream does not support revision filters",
             ));
         }
-        let range = self.authorize(Rpc::RangeStream, range)?;
+        let range = call.authorize(range).await?;
         if !serializable {
             self.linearizable()?;
         }
-        Pages::open(self.clone(), range).map_err(refuse)
+        let caller = range.caller().clone();
+        Pages::open(self.clone(), range, caller).map_err(refuse)
     }
 }

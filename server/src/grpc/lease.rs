@@ -3,10 +3,10 @@
 use super::kv::{refuse, unexpected};
 use super::{Connection, Session, StreamGuard, boxed, errors};
 use crate::metrics::Rpc;
-use holdfast_auth::{Demands, KeyRange, Verb};
+use holdfast_auth::{Caller, Demands, Denied, KeyRange, Verb};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::lease_server::Lease;
-use holdfast_tenant::{Answer, Command, LEASE_COST_BYTES, Refusal};
+use holdfast_tenant::{Answer, Command, LEASE_COST_BYTES, LeaseUse, Refusal};
 use std::pin::Pin;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -27,17 +27,8 @@ impl Lease for Session {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        self.unary(
-            Rpc::LeaseGrant,
-            request,
-            async |wire: pb::LeaseGrantRequest| {
-                self.admit(LEASE_COST_BYTES).await?;
-                if wire.ttl > MAX_TTL_SECS {
-                    return Err(refuse(Refusal::LeaseTtlTooLarge));
-                }
-                if self.tenant.lease_count() >= self.node().config.max_leases {
-                    return Err(refuse(Refusal::TooManyLeases));
-                }
+        let (call, wire) = self.begin(Rpc::LeaseGrant, request);
+        call.run(async {
                 let command = Command::LeaseGrant {
                     id: if wire.id == 0 {
                         self.fresh_lease_id()
@@ -46,8 +37,15 @@ impl Lease for Session {
                     },
                     ttl: wire.ttl.max(self.minimum_ttl_secs()),
                 };
-                let command = self.authorize(Rpc::LeaseGrant, command)?;
-                match self.commit(command).await? {
+                let command = call.authorize(command).await?;
+                self.admit(LEASE_COST_BYTES).await?;
+                if wire.ttl > MAX_TTL_SECS {
+                    return Err(refuse(Refusal::LeaseTtlTooLarge));
+                }
+                if self.tenant.lease_count() >= self.node().config.max_leases {
+                    return Err(refuse(Refusal::TooManyLeases));
+                }
+                match self.commit(&call, command).await? {
                     Answer::LeaseGranted { id, ttl, revision } => Ok(pb::LeaseGrantResponse {
                         header: Some(self.header_at(revision)),
                         id,
@@ -66,13 +64,11 @@ impl Lease for Session {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        self.unary(
-            Rpc::LeaseRevoke,
-            request,
-            async |wire: pb::LeaseRevokeRequest| {
+        let (call, wire) = self.begin(Rpc::LeaseRevoke, request);
+        call.run(async {
                 let command = Command::LeaseRevoke { id: wire.id };
-                let command = self.authorize(Rpc::LeaseRevoke, command)?;
-                match self.commit(command).await? {
+                let command = call.authorize(command).await?;
+                match self.commit(&call, command).await? {
                     Answer::LeaseRevoked { revision } => Ok(pb::LeaseRevokeResponse {
                         header: Some(self.header_at(revision)),
                     }),
@@ -91,14 +87,31 @@ impl Lease for Session {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        self.streaming(Rpc::LeaseKeepAlive, &request)?;
-        let guard = StreamGuard::new(self.0.clone(), Rpc::LeaseKeepAlive);
+        let call = self.begin_stream(Rpc::LeaseKeepAlive, &request);
+        let mut guard = StreamGuard::new(self.0.clone(), Rpc::LeaseKeepAlive);
+        let caller = match call.open(call.authorize(LeaseOf)).await {
+            Ok(authorized) => authorized.caller().clone(),
+            Err(status) => {
+                guard.code = status.code();
+                return Err(status);
+            }
+        };
         let requests = request.into_inner();
         let connection = self.0.clone();
-        let answers = futures::stream::unfold(Some((requests, connection, guard)), |state| {
+        let begin = Some((requests, connection, caller, guard));
+        let answers = futures::stream::unfold(begin, |state| {
             boxed(async move {
-                let (mut requests, connection, mut guard) = state?;
-                let wire = match requests.next().await {
+                let (mut requests, connection, caller, mut guard) = state?;
+                let next = tokio::select! {
+                    next = requests.next() => next,
+                    // A stream whose caller is gone ends without waiting for the next request.
+                    denied = connection.revoked(&caller) => {
+                        let status = errors::denied(denied);
+                        guard.code = status.code();
+                        return Some((Err(status), None));
+                    }
+                };
+                let wire = match next {
                     Some(Ok(wire)) => wire,
                     Some(Err(status)) => {
                         let metrics = &connection.node().metrics;
@@ -111,8 +124,8 @@ impl Lease for Session {
                         return None;
                     }
                 };
-                match connection.keep_alive(wire.id).await {
-                    Ok(answer) => Some((Ok(answer), Some((requests, connection, guard)))),
+                match connection.keep_alive(&caller, wire.id).await {
+                    Ok(answer) => Some((Ok(answer), Some((requests, connection, caller, guard)))),
                     Err(status) => {
                         guard.code = status.code();
                         Some((Err(status), None))
@@ -127,16 +140,24 @@ impl Lease for Session {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        self.unary(
-            Rpc::LeaseTimeToLive,
-            request,
-            async |wire: pb::LeaseTimeToLiveRequest| {
-                self.authorize(Rpc::LeaseTimeToLive, LeaseOf)?;
+        let (call, wire) = self.begin(Rpc::LeaseTimeToLive, request);
+        call.run(async {
+                let authorized = call.authorize(LeaseOf).await?;
                 self.linearizable()?;
                 let now = self.node().clock.now();
+                let auth = self.tenant.auth().clone();
+                let caller = authorized.caller();
+                let time = auth
+                    .access(caller)
+                    .and_then(|access| {
+                        let (id, keys) = (wire.id, wire.keys);
+                        self.tenant
+                            .lease_time_to_live_for(&access, caller, id, keys, now)
+                    })
+                    .map_err(errors::denied)?;
                 let header = Some(self.header());
                 Ok(
-                    match self.tenant.lease_time_to_live(wire.id, wire.keys, now) {
+                    match time {
                         Some((time, keys)) => pb::LeaseTimeToLiveResponse {
                             header,
                             id: wire.id,
@@ -164,12 +185,15 @@ impl Lease for Session {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.unary(
-            Rpc::LeaseLeases,
-            request,
-            async |_: pb::LeaseLeasesRequest| {
-                self.authorize(Rpc::LeaseLeases, LeaseOf)?;
-                let leases = self.tenant.lease_ids();
+        let (call, _) = self.begin(Rpc::LeaseLeases, request);
+        call.run(async {
+                let authorized = call.authorize(LeaseOf).await?;
+                let auth = self.tenant.auth().clone();
+                let caller = authorized.caller();
+                let leases = auth
+                    .access(caller)
+                    .and_then(|access| self.tenant.visible_leases(&access, caller))
+                    .map_err(errors::denied)?;
                 Ok(pb::LeaseLeasesResponse {
                     header: Some(self.header()),
                     leases: leases
@@ -191,6 +215,28 @@ impl Connection {
         i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
     }
 
+    /// Whether the caller of a stream may use a lease now.
+    fn may_use(&self, caller: &Caller, id: i64, purpose: LeaseUse) -> Result<(), Status> {
+        let auth = self.tenant.auth().clone();
+        auth.stream_access(caller)
+            .and_then(|access| self.tenant.may_use_lease(&access, caller, id, purpose))
+            .map_err(errors::denied)
+    }
+
+    /// Waits until the caller of a stream is nobody who may have one.
+    async fn revoked(&self, caller: &Caller) -> Denied {
+        let mut changes = self.node().auth_changes.clone();
+        loop {
+            if let Err(denied) = self.tenant.auth().stream_access(caller) {
+                return denied;
+            }
+            if changes.changed().await.is_err() {
+                // The state machine is gone: the node stops.
+                return std::future::pending().await;
+            }
+        }
+    }
+
     fn fresh_lease_id(&self) -> i64 {
         loop {
             let id = (rand::random::<u64>() >> 1) as i64;
@@ -200,9 +246,13 @@ impl Connection {
         }
     }
 
-    async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
-        self.authorize(Rpc::LeaseKeepAlive, LeaseOf)?;
+    async fn keep_alive(
+        &self,
+        caller: &Caller,
+        id: i64,
+    ) -> Result<pb::LeaseKeepAliveResponse, Status> {
         self.linearizable()?;
+        self.may_use(caller, id, LeaseUse::KeepAlive)?;
         let renewed = self.tenant.renew_lease(id, self.node().clock.now());
         if let Some((_, true)) = renewed {
             // A restart must not count from the time that was recorded before this renewal.

@@ -1,10 +1,11 @@
 //! The Maintenance service.
 
 use super::kv::{refuse, unexpected};
+use super::call::Call;
 use super::{Connection, Session, StreamGuard, off_runtime, raise, snapshot};
 use crate::metrics::Rpc;
 use crate::version;
-use holdfast_auth::{Demands, KeyRange, Verb};
+use holdfast_auth::{Demands, KeyRange, Standing, Verb};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::maintenance_server::Maintenance;
 use holdfast_tenant::{Alarm, AlarmKind, Answer, Command, Refusal};
@@ -20,6 +21,17 @@ impl Demands for Whole {
     fn demands(&self, _: &mut dyn FnMut(Verb, &KeyRange)) {}
 }
 
+/// Alarms are to be changed.
+struct ChangeAlarms;
+
+impl Demands for ChangeAlarms {
+    fn standing(&self) -> Standing<'_> {
+        Standing::Admin
+    }
+
+    fn demands(&self, _: &mut dyn FnMut(Verb, &KeyRange)) {}
+}
+
 /// The quota that etcd reports when none is set, bytes.
 const QUOTA_SHOWN_WITHOUT_LIMIT: i64 = i64::MAX;
 
@@ -29,9 +41,10 @@ impl Maintenance for Session {
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
-        self.unary(Rpc::Alarm, request, async |wire: pb::AlarmRequest| {
+        let (call, wire) = self.begin(Rpc::Alarm, request);
+        call.run(async {
             use pb::alarm_request::AlarmAction;
-            self.authorize(Rpc::Alarm, Whole)?;
+            call.authorize(Whole).await?;
             let kind = match pb::AlarmType::try_from(wire.alarm) {
                 Ok(pb::AlarmType::None) => None,
                 Ok(pb::AlarmType::Nospace) => Some(AlarmKind::NoSpace),
@@ -54,12 +67,15 @@ impl Maintenance for Session {
                     self.tenant.alarms().into_iter().filter(wanted).collect()
                 }
                 // Raising nothing is allowed and does nothing (behaviour §3.10).
-                (_, None) => Vec::new(),
+                (_, None) => {
+                    call.authorize(ChangeAlarms).await?;
+                    Vec::new()
+                }
                 (AlarmAction::Activate, Some(kind)) => {
-                    self.change_alarm(Command::RaiseAlarm(alarm(kind))).await?
+                    self.change_alarm(&call, Command::RaiseAlarm(alarm(kind))).await?
                 }
                 (AlarmAction::Deactivate, Some(kind)) => {
-                    self.change_alarm(Command::ClearAlarm(alarm(kind))).await?
+                    self.change_alarm(&call, Command::ClearAlarm(alarm(kind))).await?
                 }
             };
             Ok(pb::AlarmResponse {
@@ -75,8 +91,9 @@ impl Maintenance for Session {
         &self,
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
-        self.unary(Rpc::Status, request, async |_: pb::StatusRequest| {
-            self.authorize(Rpc::Status, Whole)?;
+        let (call, _) = self.begin(Rpc::Status, request);
+        call.run(async {
+            call.authorize(Whole).await?;
             let node = self.node();
             let status = &node.status;
             let mut errors: Vec<String> = self
@@ -125,11 +142,9 @@ impl Maintenance for Session {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        self.unary(
-            Rpc::Defragment,
-            request,
-            async |_: pb::DefragmentRequest| {
-                self.authorize(Rpc::Defragment, Whole)?;
+        let (call, _) = self.begin(Rpc::Defragment, request);
+        call.run(async {
+                call.authorize(Whole).await?;
                 let begun = Instant::now();
                 // The store gives space back by itself; what compaction has marked and not yet removed is removed now.
                 self.node().compaction.requested();
@@ -150,8 +165,9 @@ impl Maintenance for Session {
         &self,
         request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
-        self.unary(Rpc::Hash, request, async |_: pb::HashRequest| {
-            self.authorize(Rpc::Hash, Whole)?;
+        let (call, _) = self.begin(Rpc::Hash, request);
+        call.run(async {
+            call.authorize(Whole).await?;
             let hash = self.hash_of(0).await?;
             Ok(pb::HashResponse {
                 header: Some(self.header_at(hash.revision)),
@@ -166,8 +182,9 @@ impl Maintenance for Session {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        self.unary(Rpc::HashKv, request, async |wire: pb::HashKvRequest| {
-            self.authorize(Rpc::HashKv, Whole)?;
+        let (call, wire) = self.begin(Rpc::HashKv, request);
+        call.run(async {
+            call.authorize(Whole).await?;
             self.linearizable()?;
             let hash = self.hash_of(wire.revision).await?;
             Ok(pb::HashKvResponse {
@@ -187,10 +204,14 @@ impl Maintenance for Session {
         &self,
         request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        self.streaming(Rpc::Snapshot, &request)?;
+        let call = self.begin_stream(Rpc::Snapshot, &request);
         let mut guard = StreamGuard::new(self.0.clone(), Rpc::Snapshot);
-        match self.authorize(Rpc::Snapshot, Whole) {
-            Ok(_) => Ok(Response::new(snapshot::stream(self.0.clone(), guard))),
+        match call.open(call.authorize(Whole)).await {
+            Ok(authorized) => {
+                let caller = authorized.caller().clone();
+                let stream = snapshot::stream(self.0.clone(), caller, guard);
+                Ok(Response::new(stream))
+            }
             Err(status) => {
                 guard.code = status.code();
                 Err(status)
@@ -202,11 +223,9 @@ impl Maintenance for Session {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        self.unary(
-            Rpc::MoveLeader,
-            request,
-            async |wire: pb::MoveLeaderRequest| {
-                self.authorize(Rpc::MoveLeader, Whole)?;
+        let (call, wire) = self.begin(Rpc::MoveLeader, request);
+        call.run(async {
+                call.authorize(Whole).await?;
                 let node = self.node();
                 if node.status.leader() != node.identity.member {
                     return Err(Status::failed_precondition("etcdserver: not leader"));
@@ -228,12 +247,10 @@ impl Maintenance for Session {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        self.unary(
-            Rpc::Downgrade,
-            request,
-            async |wire: pb::DowngradeRequest| {
+        let (call, wire) = self.begin(Rpc::Downgrade, request);
+        call.run(async {
                 use pb::downgrade_request::DowngradeAction;
-                self.authorize(Rpc::Downgrade, Whole)?;
+                call.authorize(Whole).await?;
                 self.linearizable()?;
                 let action = DowngradeAction::try_from(wire.action)
                     .map_err(|_| refuse(Refusal::Malformed("unknown downgrade action")))?;
@@ -265,9 +282,9 @@ impl Maintenance for Session {
 }
 
 impl Connection {
-    async fn change_alarm(&self, command: Command) -> Result<Vec<Alarm>, Status> {
-        let command = self.authorize(Rpc::Alarm, command)?;
-        match self.commit(command).await? {
+    async fn change_alarm(&self, call: &Call<'_>, command: Command) -> Result<Vec<Alarm>, Status> {
+        let command = call.authorize(command).await?;
+        match self.commit(call, command).await? {
             Answer::Done { alarms, .. } => Ok(alarms),
             _ => Err(unexpected()),
         }

@@ -1,5 +1,8 @@
 //! The gRPC services of etcd: lower the request, authorize it, carry it out, raise the answer.
 
+mod admin;
+mod auth;
+mod call;
 mod cluster;
 mod errors;
 mod health;
@@ -18,29 +21,33 @@ mod work;
 pub(crate) use errors::message_too_large;
 pub(crate) use raise::encode_event;
 
+use crate::audit::Plans;
 use crate::held::Held;
+use crate::identity::{ConnectionIdentity, Identified};
 use crate::metrics::Rpc;
 use crate::node::{Node, Worker};
-use holdfast_auth::{Authorized, Demands, Gate, Principal, policy};
+use holdfast_auth::Denied;
 use holdfast_proto::etcdserverpb as pb;
+use holdfast_proto::servers::admin::admin_server::AdminServer;
 use holdfast_proto::servers::etcdserverpb::{
-    cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-    maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
+    lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
 };
 use holdfast_proto::servers::health::health_server::HealthServer;
 use holdfast_tenant::Tenant;
+use parking_lot::Mutex;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 /// A client's connection: who is at the other end, and which tenant it speaks to. Decided once, when it is accepted.
 pub(crate) struct Connection {
     pub(crate) worker: Arc<Worker>,
     pub(crate) tenant: Arc<Tenant>,
-    pub(crate) principal: Principal,
-    pub(crate) gate: Gate,
+    pub(crate) identity: ConnectionIdentity,
+    pub(crate) plans: Mutex<Plans>,
     pub(crate) peer: Option<SocketAddr>,
     /// What it makes the server hold.
     pub(crate) held: Arc<Held>,
@@ -67,8 +74,13 @@ pub(crate) struct Services {
     pub(crate) lease: LeaseServer<Session>,
     pub(crate) cluster: ClusterServer<Session>,
     pub(crate) maintenance: MaintenanceServer<Session>,
+    pub(crate) auth: AuthServer<Session>,
+    pub(crate) admin: AdminServer<Session>,
     pub(crate) health: HealthServer<Session>,
 }
+
+/// The name of the only tenant.
+pub(crate) const TENANT: &str = "default";
 
 /// What a gRPC message may be longer than `max-request-bytes` (behaviour §3.9). Watch answers beyond both are split for clients that ask
 /// for it (§3.7).
@@ -91,6 +103,8 @@ impl Services {
             lease: service!(LeaseServer),
             cluster: service!(ClusterServer),
             maintenance: service!(MaintenanceServer),
+            auth: service!(AuthServer),
+            admin: service!(AdminServer),
             health: service!(HealthServer),
             connection,
         }
@@ -117,65 +131,14 @@ impl Connection {
         }
     }
 
-    /// Grants a request or refuses it whole.
-    fn authorize<T: Demands>(&self, rpc: Rpc, request: T) -> Result<Authorized<T>, Status> {
-        self.gate
-            .authorize(&self.principal, policy(rpc.path()), request)
-            .map_err(errors::denied)
-    }
-
-    /// Runs a unary call: counts it, and refuses it without a leader if the client wants that.
-    async fn unary<M, T>(
-        &self,
-        rpc: Rpc,
-        request: Request<M>,
-        call: impl AsyncFnOnce(M) -> Result<T, Status>,
-    ) -> Result<T, Status> {
-        let begun = Instant::now();
-        let metrics = &self.node().metrics;
-        metrics.started(rpc);
-        metrics.messages_received(rpc, 1);
-        let result = match self.check_leader(&request) {
-            Ok(()) => call(request.into_inner()).await,
-            Err(status) => Err(status),
-        };
-        let code = result.as_ref().err().map_or(Code::Ok, Status::code);
-        let took = begun.elapsed();
-        metrics.handled(rpc, code, took);
-        if code == Code::Ok {
-            metrics.messages_sent(rpc, 1);
-        }
-        if took > self.node().config.warning_unary_request_duration {
-            tracing::warn!(
-                method = rpc.path(),
-                took_ms = took.as_millis() as u64,
-                remote = ?self.peer,
-                code = ?code,
-                "request took long"
-            );
-        }
-        result
-    }
-
-    /// Begins a streaming call; the guard counts its end.
-    fn streaming<M>(&self, rpc: Rpc, request: &Request<M>) -> Result<(), Status> {
-        self.node().metrics.started(rpc);
-        self.check_leader(request).inspect_err(|status| {
-            self.node()
-                .metrics
-                .handled(rpc, status.code(), std::time::Duration::ZERO);
-        })
-    }
-
-    fn check_leader<M>(&self, request: &Request<M>) -> Result<(), Status> {
-        let wants_leader = request
-            .metadata()
-            .get("hasleader")
-            .is_some_and(|value| value == "true");
-        if wants_leader && self.node().status.leader() == 0 {
-            return Err(Status::unavailable("etcdserver: no leader"));
-        }
-        Ok(())
+    /// Finds who makes a request with these headers.
+    ///
+    /// # Errors
+    /// See [`ConnectionIdentity::identify`].
+    pub(crate) fn identify(&self, headers: &http::HeaderMap) -> Result<Arc<Identified>, Denied> {
+        let auth = self.tenant.auth();
+        self.identity
+            .identify(&auth, TENANT, &self.node().tokens, headers)
     }
 
     /// Waits until reads are linearizable: at once on a member that leads alone.

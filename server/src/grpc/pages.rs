@@ -1,8 +1,8 @@
 //! RangeStream: a range that is read piece by piece at one revision.
 
 use super::work::LONG_RANGE_KEYS;
-use super::{Connection, raise};
-use holdfast_auth::{Authorized, KeyRange};
+use super::{Connection, errors, raise};
+use holdfast_auth::{Authorized, Caller, KeyRange, Policy};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::mvcc::Snapshot;
 use holdfast_tenant::Refusal;
@@ -10,6 +10,7 @@ use holdfast_tenant::request::Range;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
+use tonic::Status;
 
 /// Keys in the first message of a RangeStream (etcd's).
 const FIRST_PAGE_KEYS: u64 = 10;
@@ -33,12 +34,15 @@ pub(super) struct Pages {
     /// Keys that may still be sent; `None` without a limit.
     left: Option<u64>,
     total: u64,
+    /// Who reads: each page is judged anew.
+    caller: Caller,
 }
 
 impl Pages {
     pub(super) fn open(
         connection: Arc<Connection>,
         range: Authorized<Range>,
+        caller: Caller,
     ) -> Result<Pages, Refusal> {
         let mut range = range.into_request();
         let node = connection.node();
@@ -71,13 +75,28 @@ impl Pages {
             page_keys: FIRST_PAGE_KEYS,
             total,
             connection,
+            caller,
         })
     }
 
-    pub(super) fn next_page(&mut self) -> Result<Option<pb::RangeStreamResponse>, Refusal> {
-        let Some(mut range) = self.rest.take() else {
+    /// The next page, or `None` after the last.
+    ///
+    /// # Errors
+    /// As for a range; and when the reader has lost the permission since the page before.
+    pub(super) fn next_page(&mut self) -> Result<Option<pb::RangeStreamResponse>, Status> {
+        let Some(range) = self.rest.take() else {
             return Ok(None);
         };
+        {
+            let auth = self.connection.tenant.auth();
+            auth.stream_access(&self.caller)
+                .and_then(|access| access.permits(Policy::KeyScoped, &range))
+                .map_err(errors::denied)?;
+        }
+        self.read(range).map_err(|refusal| errors::refused(&refusal))
+    }
+
+    fn read(&mut self, mut range: Range) -> Result<Option<pb::RangeStreamResponse>, Refusal> {
         let connection = self.connection.clone();
         let tenants = &connection.node().tenants;
         let header = Some(connection.header_at(self.revision));

@@ -3,9 +3,10 @@
 //!
 //! The snapshot is written to an unlinked file first: the length is then known, and a slow client holds no view of the store.
 
-use super::{Connection, StreamGuard, off_runtime};
+use super::{Connection, StreamGuard, errors, off_runtime};
 use crate::version;
 use bytes::Bytes;
+use holdfast_auth::{Caller, Denied};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::snapshot::{SnapshotReader, SnapshotScope};
 use sha2::{Digest, Sha256};
@@ -33,6 +34,7 @@ type Item = Result<pb::SnapshotResponse, Status>;
 /// Streams a snapshot. Threads for long work are taken while there is something to do, never while the client reads.
 pub(super) fn stream(
     connection: Arc<Connection>,
+    caller: Caller,
     guard: StreamGuard,
 ) -> Pin<Box<dyn Stream<Item = Item> + Send>> {
     let (sender, receiver) = mpsc::channel(QUEUED_CHUNKS);
@@ -40,7 +42,7 @@ pub(super) fn stream(
     tokio::spawn(async move {
         // The whole guard: a closure takes the fields that it names.
         let mut guard = guard;
-        match send(&connection, &sender).await {
+        match send(&connection, &caller, &sender).await {
             Ok(()) => guard.code = Code::Ok,
             Err(Unsent::Gone) => {}
             Err(Unsent::Failed(status)) => {
@@ -75,7 +77,21 @@ impl From<io::Error> for Unsent {
     }
 }
 
-async fn send(connection: &Arc<Connection>, sender: &mpsc::Sender<Item>) -> Result<(), Unsent> {
+/// Whether who began the snapshot is still permitted to read it.
+fn check(connection: &Connection, caller: &Caller) -> Result<(), Status> {
+    let auth = connection.tenant.auth();
+    match auth.stream_access(caller) {
+        Ok(access) if access.is_admin() => Ok(()),
+        Ok(_) => Err(errors::denied(Denied::NotPermitted)),
+        Err(denied) => Err(errors::denied(denied)),
+    }
+}
+
+async fn send(
+    connection: &Arc<Connection>,
+    caller: &Caller,
+    sender: &mpsc::Sender<Item>,
+) -> Result<(), Unsent> {
     let begun = Instant::now();
     let node = connection.node();
     let _turn = tokio::select! {
@@ -92,6 +108,7 @@ async fn send(connection: &Arc<Connection>, sender: &mpsc::Sender<Item>) -> Resu
         if messages.is_empty() {
             break;
         }
+        check(connection, caller)?;
         for message in messages {
             match tokio::time::timeout(PATIENCE, sender.send(Ok(message))).await {
                 Ok(Ok(())) => {}

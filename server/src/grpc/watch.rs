@@ -1,9 +1,10 @@
 //! The Watch service: one task per stream carries requests to the hub and deliveries to the client.
 
 use super::watch_sink::Sink;
-use super::{Connection, Session, StreamGuard, lower};
+use super::{Connection, Session, StreamGuard, errors, lower};
+use crate::identity::Identified;
 use crate::metrics::Rpc;
-use holdfast_auth::{Demands, KeyRange, Verb};
+use holdfast_auth::{Caller, Demands, KeyRange, Policy, Verb};
 use holdfast_proto::servers::etcdserverpb::watch_server::Watch;
 use holdfast_proto::{encoded, etcdserverpb as pb};
 use holdfast_tenant::watch::{
@@ -13,6 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -29,8 +31,14 @@ impl Watch for Session {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<WatchStream>, Status> {
-        self.streaming(Rpc::Watch, &request)?;
-        let guard = StreamGuard::new(self.0.clone(), Rpc::Watch);
+        let call = self.begin_stream(Rpc::Watch, &request);
+        let mut guard = StreamGuard::new(self.0.clone(), Rpc::Watch);
+        // Whoever is unknown gets a stream, on which every watch is refused (behaviour §3.7).
+        if let Err(status) = call.open_unidentified().await {
+            guard.code = status.code();
+            return Err(status);
+        }
+        let who = call.who().cloned();
         let id = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
         let inbox = self.node().tenants.inbox().clone();
         let sink = Arc::new(Sink::new(id, inbox.clone(), self.worker.mailbox.clone()));
@@ -47,6 +55,7 @@ impl Watch for Session {
             failed: false,
             sink,
             connection: self.0.clone(),
+            who,
             guard,
         }))
     }
@@ -61,6 +70,8 @@ pub(crate) struct WatchStream {
     failed: bool,
     sink: Arc<Sink>,
     connection: Arc<Connection>,
+    /// Who opened the stream.
+    who: Result<Arc<Identified>, Status>,
     guard: StreamGuard,
 }
 
@@ -84,6 +95,25 @@ impl WatchStream {
         self.push(message);
     }
 
+    /// Grants a watch to the stream's caller as it stands now.
+    fn authorize(&self, request: &WatchRequest) -> Result<Caller, Status> {
+        let begun = Instant::now();
+        let granted = self.who.clone().and_then(|who| {
+            let auth = self.connection.tenant.auth();
+            who.access(&auth)
+                .and_then(|access| access.permits(Policy::KeyScoped, &Watched(request)))
+                .map(|()| who.caller.clone())
+                .map_err(errors::denied)
+        });
+        let who = self.who.as_ref().ok();
+        let entry = self.connection.audit_entry(Rpc::Watch, who);
+        entry.demands(&Watched(request));
+        let outcome = granted.as_ref().err();
+        let outcome = outcome.map(|status| (status.code(), status.message()));
+        self.connection.record(&entry, outcome, begun.elapsed());
+        granted
+    }
+
     fn handle(&self, wire: pb::WatchRequest) {
         use pb::watch_request::RequestUnion;
         self.connection
@@ -93,10 +123,11 @@ impl WatchStream {
         match wire.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
                 let request = lower::watch(create);
-                match self.connection.authorize(Rpc::Watch, Watched(&request)) {
-                    Ok(_) => self.ask(Message::Create {
+                match self.authorize(&request) {
+                    Ok(caller) => self.ask(Message::Create {
                         stream: self.id,
                         request,
+                        caller,
                     }),
                     // A refused watch is answered on the stream, which goes on; clients parse this text (behaviour §3.7).
                     Err(status) => self.sink.push(Delivery {
@@ -139,9 +170,10 @@ impl WatchStream {
                 response.canceled = true;
                 response.cancel_reason = reason;
             }
-            DeliveryKind::Canceled { compacted } => {
+            DeliveryKind::Canceled { compacted, reason } => {
                 response.canceled = true;
                 response.compact_revision = compacted;
+                response.cancel_reason = reason;
             }
             DeliveryKind::Events { events, fragment } => {
                 metrics.events_sent(events.len() as u64);

@@ -3,6 +3,7 @@
 
 use super::rpc::Kind;
 use super::series::Registrar;
+use crate::headers::is_api_version;
 use parking_lot::RwLock;
 use prometheus::{IntCounter, IntCounterVec};
 
@@ -10,7 +11,6 @@ use prometheus::{IntCounter, IntCounterVec};
 const UNKNOWN: &str = "unknown";
 /// More versions of clients than one cluster meets in its life; each costs two series.
 const VERSIONS_MAX: usize = 64;
-const VERSION_BYTES_MAX: usize = 16;
 
 struct Version {
     text: Box<[u8]>,
@@ -46,7 +46,7 @@ impl ClientRequests {
 
     pub(super) fn count(&self, kind: Kind, version: Option<&[u8]>) {
         let text = match version {
-            Some(text) if is_version(text) => text,
+            Some(text) if is_api_version(text) => text,
             _ => UNKNOWN.as_bytes(),
         };
         if self.count_known(kind, text) {
@@ -76,15 +76,6 @@ impl ClientRequests {
         let known = versions.iter().find(|known| *known.text == *text);
         known.inspect(|version| version.count(kind)).is_some()
     }
-}
-
-/// `3`, `3.7`, `3.7.1`: digits in up to three parts.
-fn is_version(text: &[u8]) -> bool {
-    text.len() <= VERSION_BYTES_MAX
-        && text.split(|byte| *byte == b'.').count() <= 3
-        && text
-            .split(|byte| *byte == b'.')
-            .all(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit))
 }
 
 #[cfg(test)]

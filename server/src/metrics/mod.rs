@@ -10,19 +10,23 @@ mod clients;
 mod process;
 mod render;
 mod rpc;
+mod security;
 mod series;
 
 pub(crate) use process::fd_limit;
 pub(crate) use render::Gauges;
 pub(crate) use rpc::{Kind as RpcKind, Rpc};
+pub(crate) use security::SecurityGauges;
 
 use applies::Applies;
 use calls::Calls;
 use clients::ClientRequests;
+use holdfast_auth::Denied;
 use holdfast_config::FeatureGates;
 use holdfast_tenant::Outcome;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use render::ScrapeGauges;
+use security::Security;
 use series::{Registrar, doubling};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -35,6 +39,7 @@ pub(crate) struct Metrics {
     applies: Applies,
     clients: ClientRequests,
     at_scrape: ScrapeGauges,
+    security: Security,
 
     wal_fsync: Histogram,
     wal_written_bytes: IntGauge,
@@ -82,6 +87,7 @@ impl Metrics {
             applies: Applies::new(&r),
             clients: ClientRequests::new(&r),
             at_scrape: ScrapeGauges::new(&r),
+            security: Security::new(&r),
             wal_fsync: r.histogram(
                 "etcd_disk_wal_fsync_duration_seconds",
                 "Time that the raft log took to reach the disk.",
@@ -342,6 +348,21 @@ impl Metrics {
         }
     }
 
+    /// A request was refused for who made it.
+    pub(crate) fn denied(&self, denied: Denied) {
+        self.security.denied(denied);
+    }
+
+    /// Gets the seconds that hashing each password took.
+    pub(crate) fn hashing_seconds(&self) -> Histogram {
+        self.security.hashing_seconds.clone()
+    }
+
+    /// Gets the seconds that each password waited for a thread.
+    pub(crate) fn waiting_seconds(&self) -> Histogram {
+        self.security.waiting_seconds.clone()
+    }
+
     /// A connection was accepted.
     pub(crate) fn connection_opened(&self) {
         self.connections_open.inc();
@@ -385,8 +406,12 @@ impl Metrics {
 
     /// Everything as text for Prometheus, with the values that are read when they are asked for.
     pub(crate) fn render(&self, gauges: &Gauges) -> String {
-        self.at_scrape
-            .render(gauges, process::Process::read(), &self.registry)
+        self.at_scrape.render(
+            gauges,
+            &self.security,
+            process::Process::read(),
+            &self.registry,
+        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is read when it is asked for, and the text of all series.
 
 use super::process::Process;
+use super::security::{Security, SecurityGauges};
 use super::series::Registrar;
 use parking_lot::Mutex;
 use prometheus::{Counter, Gauge, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder};
@@ -36,6 +37,7 @@ pub(crate) struct Gauges {
     pub(crate) defragmenting: bool,
     /// Bytes that are applied and not yet in the store.
     pub(crate) staged_bytes: u64,
+    pub(crate) security: SecurityGauges,
 }
 
 pub(super) struct ScrapeGauges {
@@ -190,9 +192,16 @@ impl ScrapeGauges {
         }
     }
 
-    pub(super) fn render(&self, now: &Gauges, process: Process, registry: &Registry) -> String {
+    pub(super) fn render(
+        &self,
+        now: &Gauges,
+        security: &Security,
+        process: Process,
+        registry: &Registry,
+    ) -> String {
         let _scraping = self.scraping.lock();
         self.set(now);
+        security.set(&now.security);
         self.set_process(process);
         let families: Vec<_> = registry
             .gather()

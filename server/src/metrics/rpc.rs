@@ -126,6 +126,8 @@ mod table {
         RoleRevokePermission = Unary "etcdserverpb.Auth" "RoleRevokePermission";
         HealthCheck = Unary "grpc.health.v1.Health" "Check";
         HealthWatch = ServerStream "grpc.health.v1.Health" "Watch";
+        RotateTokenKey = Unary "holdfast.admin.v1.Admin" "RotateTokenKey";
+        ListTokenKeys = Unary "holdfast.admin.v1.Admin" "ListTokenKeys";
         Lock = Unary "v3lockpb.Lock" "Lock";
         Unlock = Unary "v3lockpb.Lock" "Unlock";
         Campaign = Unary "v3electionpb.Election" "Campaign";

@@ -48,7 +48,7 @@ impl Attached {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         let (one, many) = match self {
             Attached::None => (None, None),
             Attached::One(one) => (Some(one), None),

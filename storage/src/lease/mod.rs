@@ -1,6 +1,6 @@
 //! Leases of one tenant (behaviour §3.8).
 //!
-//! What is replicated are a lease's existence, its TTL, its last checkpoint and the keys attached to it. When it expires is
+//! What is replicated are a lease's existence, its owner, its TTL, its last checkpoint and the keys attached to it. When it expires is
 //! known to the leader alone, which counts from its own monotonic clock; so keep-alives cost nothing but memory access, and
 //! a new leader (or a restarted node) starts to count anew, from the last checkpoint if there is one.
 //!
@@ -13,7 +13,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use record::RecordError;
+pub use record::{Owner, RecordError};
 pub use table::{AlreadyGranted, LeaseTable, Renewal, TimeToLive};
 
 /// A time on a monotonic clock of the caller's choice, or a span of it, in milliseconds.

@@ -2,7 +2,7 @@
 
 use super::Millis;
 use super::attached::Attached;
-use super::record::{Record, RecordError, TTL_MAX_SECS};
+use super::record::{Owner, Record, RecordError, TTL_MAX_SECS};
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -42,6 +42,7 @@ struct Lease {
     /// When the checkpoint queue names it, or [`NEVER`].
     checkpoint_at: Millis,
     keys: Attached,
+    owner: Option<Owner>,
 }
 
 /// Times at which to look at leases, earliest first. An entry whose time is not the one that the lease remembers is stale.
@@ -91,7 +92,16 @@ impl LeaseTable {
     }
 
     /// Creates a lease of `ttl_secs`, at least 1 and at most 9,000,000,000 (behaviour §3.8).
-    pub fn grant(&mut self, id: i64, ttl_secs: i64, now: Millis) -> Result<(), AlreadyGranted> {
+    ///
+    /// # Errors
+    /// [`AlreadyGranted`], and nothing has changed.
+    pub fn grant(
+        &mut self,
+        id: i64,
+        ttl_secs: i64,
+        owner: Option<Owner>,
+        now: Millis,
+    ) -> Result<(), AlreadyGranted> {
         // What is outside would be refused when the record is read back.
         let ttl_secs = ttl_secs.clamp(1, TTL_MAX_SECS);
         self.insert(
@@ -99,6 +109,7 @@ impl LeaseTable {
             Record {
                 ttl_secs,
                 checkpoint_secs: 0,
+                owner,
             },
             now,
         )
@@ -116,6 +127,7 @@ impl LeaseTable {
             expiry_at: now,
             checkpoint_at: NEVER,
             keys: Attached::None,
+            owner: record.owner,
         };
         lease.count_from(now, Millis(0), self.checkpoint_every);
         self.expiry.push(lease.expiry_at, id);
@@ -194,11 +206,17 @@ impl LeaseTable {
     }
 
     /// The keys attached to a lease, in order; nothing if it is unknown.
-    pub fn keys(&self, id: i64) -> impl Iterator<Item = &[u8]> {
+    pub fn keys(&self, id: i64) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.leases
             .get(&id)
             .into_iter()
             .flat_map(|lease| lease.keys.iter())
+    }
+
+    /// Whose a lease is; `None` if it has no owner, and if there is no such lease.
+    pub fn owner(&self, id: i64) -> Option<&[u8]> {
+        let owner = self.leases.get(&id)?.owner.as_ref();
+        owner.map(Owner::as_bytes)
     }
 
     /// Whether there is such a lease, expired or not.
@@ -339,6 +357,7 @@ impl LeaseTable {
             Record {
                 ttl_secs: lease.ttl_secs,
                 checkpoint_secs: lease.checkpoint_secs,
+                owner: lease.owner.clone(),
             }
             .encode(),
         )

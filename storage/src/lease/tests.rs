@@ -12,7 +12,7 @@ const RETRY_MS: u64 = 3_000;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Grant(i64, i64),
+    Grant(i64, i64, Option<Vec<u8>>),
     Revoke(i64),
     Attach(i64, u8),
     Detach(i64, u8),
@@ -33,11 +33,19 @@ fn id() -> impl Strategy<Value = i64> {
     prop_oneof![4 => 1..6i64, 1 => Just(-1i64), 1 => Just(i64::MAX)]
 }
 
+fn owner() -> impl Strategy<Value = Option<Vec<u8>>> {
+    prop_oneof![
+        2 => Just(None),
+        2 => vec(any::<u8>(), 1..4).prop_map(Some),
+        1 => Just(Some(vec![7; 512])),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let ttl = prop_oneof![1..20i64, 290..310i64, 1_000..4_000i64];
     let wait = prop_oneof![0..3_000u64, 4_000..60_000u64, 290_000..700_000u64];
     prop_oneof![
-        4 => (id(), ttl).prop_map(|(id, ttl)| Step::Grant(id, ttl)),
+        4 => (id(), ttl, owner()).prop_map(|(id, ttl, owner)| Step::Grant(id, ttl, owner)),
         1 => id().prop_map(Step::Revoke),
         2 => (id(), any::<u8>()).prop_map(|(id, key)| Step::Attach(id, key % 8)),
         2 => (id(), any::<u8>()).prop_map(|(id, key)| Step::Detach(id, key % 8)),
@@ -59,6 +67,7 @@ struct Plain {
     deadline: u64,
     quiet_until: u64,
     keys: BTreeSet<Vec<u8>>,
+    owner: Option<Vec<u8>>,
 }
 
 struct Run {
@@ -108,8 +117,9 @@ impl Run {
     fn step(&mut self, step: &Step) {
         let now = Millis(self.now);
         match *step {
-            Step::Grant(id, ttl) => {
-                let granted = self.table.grant(id, ttl, now);
+            Step::Grant(id, ttl, ref owner) => {
+                let known = owner.as_deref().map(|bytes| Owner::new(bytes).unwrap());
+                let granted = self.table.grant(id, ttl, known, now);
                 assert_eq!(granted.is_err(), self.model.contains_key(&id));
                 let deadline = self.now + ttl as u64 * 1000;
                 let keys = BTreeSet::new();
@@ -119,6 +129,7 @@ impl Run {
                     deadline,
                     quiet_until: 0,
                     keys,
+                    owner: owner.clone(),
                 });
             }
             Step::Revoke(id) => {
@@ -201,6 +212,8 @@ impl Run {
         for id in [-1, 0, 1, 2, 3, 4, 5, i64::MAX] {
             let lease = self.model.get(&id);
             assert_eq!(self.table.contains(id), lease.is_some());
+            let owner = lease.and_then(|lease| lease.owner.as_deref());
+            assert_eq!(self.table.owner(id), owner);
             let life = lease.map(|lease| TimeToLive {
                 granted_secs: lease.ttl,
                 remaining: Millis(lease.deadline.saturating_sub(self.now)),
@@ -268,7 +281,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_record_or_an_error(bytes in vec(any::<u8>(), 0..20)) {
+    fn any_bytes_are_a_record_or_an_error(format in 0..4u8, tail in vec(any::<u8>(), 0..24)) {
+        // Numbers that are none of their own make most of the rest a number out of bounds.
+        let small = |at: usize| tail.get(at).copied().unwrap_or(1);
+        let mut bytes = vec![format, small(0), 1, 0, 0, 0, 0, 0, 0, small(1), 0, 0, 0, 0, 0, 0, 0];
+        bytes.extend(&tail[tail.len().min(2)..]);
+        bytes.truncate(17 + tail.len().saturating_sub(3));
         let mut table = LeaseTable::new(EVERY);
         if table.decode(1, &bytes, Millis(0)).is_ok() {
             prop_assert_eq!(table.encode(1).expect("known"), bytes);
@@ -298,7 +316,7 @@ fn records_are_checked_field_by_field() {
         decode(1, &[record(9, 0), vec![0]].concat()),
         Err(RecordError::Length(18))
     );
-    assert_eq!(decode(1, &[2; 17]), Err(RecordError::Format(2)));
+    assert_eq!(decode(1, &[3; 17]), Err(RecordError::Format(3)));
     assert_eq!(decode(1, &record(0, 0)), Err(RecordError::Ttl(0)));
     assert_eq!(
         decode(1, &record(9_000_000_001, 0)),
@@ -312,10 +330,38 @@ fn records_are_checked_field_by_field() {
 }
 
 #[test]
+fn a_record_with_an_owner_has_a_format_of_its_own() {
+    let record = |format: u8, owner: &[u8]| {
+        let mut bytes = vec![format];
+        bytes.extend_from_slice(&9i64.to_le_bytes());
+        bytes.extend_from_slice(&0i64.to_le_bytes());
+        bytes.extend_from_slice(owner);
+        bytes
+    };
+    let mut table = LeaseTable::new(EVERY);
+    let mut decode = |id, bytes: &[u8]| table.decode(id, bytes, Millis(0));
+    // An owner of no bytes is none, and then the format would be another.
+    assert_eq!(decode(1, &record(2, b"")), Err(RecordError::Length(17)));
+    let long = [7; 513];
+    assert_eq!(decode(1, &record(2, &long)), Err(RecordError::Length(530)));
+    assert_eq!(decode(1, &record(1, b"me")), Err(RecordError::Length(19)));
+    assert_eq!(decode(1, &record(1, b"")), Ok(()));
+    assert_eq!(decode(2, &record(2, b"me")), Ok(()));
+    assert_eq!(decode(3, &record(2, &long[1..])), Ok(()));
+    assert_eq!(table.owner(1), None);
+    assert_eq!(table.owner(2), Some(&b"me"[..]));
+    assert_eq!(table.owner(3), Some(&long[1..]));
+    assert_eq!(table.encode(1).expect("known"), record(1, b""));
+    assert_eq!(table.encode(2).expect("known"), record(2, b"me"));
+    assert_eq!(Owner::new(b""), None);
+    assert_eq!(Owner::new(&long), None);
+}
+
+#[test]
 fn granting_and_revoking_for_ever_takes_no_memory() {
     let mut table = LeaseTable::new(EVERY);
     for _ in 0..50_000 {
-        table.grant(1, 9_000_000_000, Millis(0)).unwrap();
+        table.grant(1, 9_000_000_000, None, Millis(0)).unwrap();
         table.revoke(1).unwrap();
         assert!(table.queued() < 4_096);
     }
@@ -324,7 +370,7 @@ fn granting_and_revoking_for_ever_takes_no_memory() {
 #[test]
 fn renewals_do_not_grow_the_queues() {
     let mut table = LeaseTable::new(EVERY);
-    table.grant(1, 10, Millis(0)).unwrap();
+    table.grant(1, 10, None, Millis(0)).unwrap();
     for second in 1..10_000 {
         let now = Millis(second * 1000);
         assert!(table.renew(1, now).is_some());

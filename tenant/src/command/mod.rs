@@ -1,19 +1,27 @@
 //! Commands as they stand in the raft log: what a tenant's state machine is told to do, and its encoding.
 //!
 //! One raft entry carries many commands (`docs/ARCHITECTURE.md`, "File formats"). A command is
-//! `length u32 LE | kind u8 | tenant u32 LE | body`; numbers in bodies are LEB128, signed ones zigzag. Every length and tag is
-//! checked on decoding: an entry may come from a damaged disk or another member.
+//! `length u32 LE | kind u8 | tenant u32 LE | body`; numbers in bodies are LEB128, signed ones zigzag. If the kind has its highest
+//! bit set, the caller stands before the body; without it the command is the server's own. Every length and tag is checked on
+//! decoding: an entry may come from a damaged disk or another member.
 
+mod callers;
 mod codec;
+
+pub use callers::SUBJECT_BYTES_MAX;
 
 use crate::answer::{Alarm, AlarmKind};
 use crate::request::{DeleteRange, Put, Txn};
+use crate::token_key::TokenKeyRecord;
 use bytes::{BufMut, Bytes};
+use callers::{
+    decode_auth, decode_caller, decode_token_key, encode_auth, encode_caller, encode_token_key,
+};
 use codec::{
     decode_alarm, decode_delete, decode_put, decode_txn, encode_delete, encode_put, encode_txn,
     signed, take_count, take_signed, take_u8, take_u32, unsigned,
 };
-use holdfast_auth::{Demands, KeyRange, Verb};
+use holdfast_auth::{AuthChange, Caller, Demands, KeyRange, Standing, Verb};
 use holdfast_storage::TenantId;
 
 /// Nesting deeper than this is refused at the edge and when decoding: each level costs stack.
@@ -36,7 +44,7 @@ pub enum Command {
         /// The revision.
         revision: i64,
     },
-    /// Create a lease.
+    /// Create a lease. It belongs to the caller.
     LeaseGrant {
         /// Its id, not 0.
         id: i64,
@@ -54,21 +62,48 @@ pub enum Command {
     RaiseAlarm(Alarm),
     /// Clear an alarm.
     ClearAlarm(Alarm),
+    /// Change users or roles.
+    Auth(AuthChange),
+    /// Make a token key known. It belongs to the whole group; only the server itself publishes one.
+    PublishTokenKey {
+        /// The key.
+        key: TokenKeyRecord,
+        /// From when on other keys of the same member are refused, seconds since the epoch, unless they retire sooner.
+        retire_older_at: Option<u64>,
+    },
 }
 
 impl Demands for Command {
+    fn standing(&self) -> Standing<'_> {
+        match self {
+            Command::Put(_)
+            | Command::DeleteRange(_)
+            | Command::Txn(_)
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. } => Standing::Any,
+            Command::Compact { .. }
+            | Command::LeaseCheckpoint(_)
+            | Command::RaiseAlarm(_)
+            | Command::ClearAlarm(_)
+            | Command::PublishTokenKey { .. } => Standing::Admin,
+            Command::Auth(change) => change.standing(),
+        }
+    }
+
     fn demands(&self, demand: &mut dyn FnMut(Verb, &KeyRange)) {
         match self {
             Command::Put(put) => put.demands(demand),
             Command::DeleteRange(delete) => delete.demands(demand),
             Command::Txn(txn) => txn.demands(demand),
-            // What these need besides their RPC's policy depends on the tenant's state, not on the request.
+            // What leases need depends on the tenant's state, not on the request; the others need a standing.
             Command::Compact { .. }
             | Command::LeaseGrant { .. }
             | Command::LeaseRevoke { .. }
             | Command::LeaseCheckpoint(_)
             | Command::RaiseAlarm(_)
-            | Command::ClearAlarm(_) => {}
+            | Command::ClearAlarm(_)
+            | Command::Auth(_)
+            | Command::PublishTokenKey { .. } => {}
         }
     }
 }
@@ -99,14 +134,24 @@ const LEASE_REVOKE: u8 = 6;
 const LEASE_CHECKPOINT: u8 = 7;
 const RAISE_ALARM: u8 = 8;
 const CLEAR_ALARM: u8 = 9;
+const AUTH: u8 = 10;
+const PUBLISH_TOKEN_KEY: u8 = 11;
+
+/// The bit of a kind that says that a caller follows. Entries from before there were callers have it nowhere.
+const WITH_CALLER: u8 = 0x80;
 
 impl Command {
-    /// Appends the command, with its length and tenant, to an entry.
-    pub fn encode(&self, tenant: TenantId, out: &mut Vec<u8>) {
+    /// Appends the command, with its length, tenant and caller, to an entry. A caller from another issuer whose subject is longer than
+    /// [`SUBJECT_BYTES_MAX`], or with more or longer roles than a user can have, is written as nobody.
+    pub fn encode(&self, tenant: TenantId, caller: &Caller, out: &mut Vec<u8>) {
         let start = out.len();
         out.put_u32_le(0);
-        out.put_u8(self.kind());
+        let by_server = *caller == Caller::Server;
+        out.put_u8(self.kind() | if by_server { 0 } else { WITH_CALLER });
         out.put_u32_le(tenant.0);
+        if !by_server {
+            encode_caller(caller, out);
+        }
         match self {
             Command::Put(put) => encode_put(put, out),
             Command::DeleteRange(delete) => encode_delete(delete, out),
@@ -131,6 +176,11 @@ impl Command {
                     AlarmKind::Corrupt => 2,
                 });
             }
+            Command::Auth(change) => encode_auth(change, out),
+            Command::PublishTokenKey {
+                key,
+                retire_older_at,
+            } => encode_token_key(key, *retire_older_at, out),
         }
         // Requests are bounded far below 4 GiB at the edge (`max-request-bytes`), so the length fits.
         let length = (out.len() - start - 4) as u32;
@@ -148,6 +198,8 @@ impl Command {
             Command::LeaseCheckpoint(_) => LEASE_CHECKPOINT,
             Command::RaiseAlarm(_) => RAISE_ALARM,
             Command::ClearAlarm(_) => CLEAR_ALARM,
+            Command::Auth(_) => AUTH,
+            Command::PublishTokenKey { .. } => PUBLISH_TOKEN_KEY,
         }
     }
 
@@ -155,7 +207,9 @@ impl Command {
     ///
     /// # Errors
     /// [`DecodeError`] for anything that [`Command::encode`] does not write.
-    pub fn decode_next(entry: &mut Bytes) -> Result<Option<(TenantId, Command)>, DecodeError> {
+    pub fn decode_next(
+        entry: &mut Bytes,
+    ) -> Result<Option<(TenantId, Caller, Command)>, DecodeError> {
         if entry.is_empty() {
             return Ok(None);
         }
@@ -166,8 +220,13 @@ impl Command {
         let mut body = entry.split_to(length);
         let kind = take_u8(&mut body)?;
         let tenant = TenantId(take_u32(&mut body)?);
+        let caller = if kind & WITH_CALLER == 0 {
+            Caller::Server
+        } else {
+            decode_caller(&mut body)?
+        };
         let body_ref = &mut body;
-        let command = match kind {
+        let command = match kind & !WITH_CALLER {
             PUT => Command::Put(decode_put(body_ref)?),
             DELETE_RANGE => Command::DeleteRange(decode_delete(body_ref)?),
             TXN => Command::Txn(decode_txn(body_ref, 0)?),
@@ -191,12 +250,20 @@ impl Command {
             }
             RAISE_ALARM => Command::RaiseAlarm(decode_alarm(body_ref)?),
             CLEAR_ALARM => Command::ClearAlarm(decode_alarm(body_ref)?),
+            AUTH => Command::Auth(decode_auth(body_ref)?),
+            PUBLISH_TOKEN_KEY => {
+                let (key, retire_older_at) = decode_token_key(body_ref)?;
+                Command::PublishTokenKey {
+                    key,
+                    retire_older_at,
+                }
+            }
             _ => return Err(DecodeError::Unknown("command kind")),
         };
         if !body.is_empty() {
             return Err(DecodeError::Trailing);
         }
-        Ok(Some((tenant, command)))
+        Ok(Some((tenant, caller, command)))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::request::{Compare, Op, Operand, Order, Range, Relation, RevisionFilter, SortTarget};
+use holdfast_auth::{PasswordHash, Permission, PermissionKind, TokenEpochs, UserId};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     proptest::collection::vec(any::<u8>(), 0..6).prop_map(Bytes::from)
@@ -111,6 +113,101 @@ fn txn() -> impl Strategy<Value = Txn> {
     })
 }
 
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => proptest::collection::vec(any::<char>(), 0..4).prop_map(String::from_iter),
+        1 => Just("x".repeat(256)),
+    ]
+}
+
+fn hash() -> impl Strategy<Value = PasswordHash> {
+    prop::sample::select(vec![
+        "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI",
+        "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy",
+    ])
+    .prop_map(|text| PasswordHash::parse(text).unwrap())
+}
+
+fn caller() -> impl Strategy<Value = Caller> {
+    let token = any::<Option<(u64, u64)>>()
+        .prop_map(|token| token.map(|(epoch, credential)| TokenEpochs { epoch, credential }));
+    prop_oneof![
+        Just(Caller::Server),
+        Just(Caller::Anonymous),
+        (any::<u64>(), token).prop_map(|(id, token)| Caller::User {
+            id: UserId(id),
+            token
+        }),
+        (text(), proptest::collection::vec(text(), 0..4)).prop_map(|(subject, roles)| {
+            Caller::External {
+                subject: subject
+                    .chars()
+                    .filter(|c| c.is_ascii())
+                    .collect::<String>()
+                    .into(),
+                roles: roles.iter().map(|role| Arc::from(role.as_str())).collect(),
+            }
+        }),
+    ]
+}
+
+fn auth_change() -> impl Strategy<Value = AuthChange> {
+    let permission = (keys(), 0..3usize).prop_map(|(keys, kind)| Permission {
+        keys,
+        kind: [
+            PermissionKind::Read,
+            PermissionKind::Write,
+            PermissionKind::ReadWrite,
+        ][kind],
+    });
+    prop_oneof![
+        Just(AuthChange::Enable),
+        Just(AuthChange::Disable),
+        (text(), proptest::option::of(hash()))
+            .prop_map(|(name, password)| AuthChange::UserAdd { name, password }),
+        text().prop_map(|name| AuthChange::UserDelete { name }),
+        (text(), proptest::option::of(hash()))
+            .prop_map(|(name, password)| AuthChange::UserChangePassword { name, password }),
+        (text(), text()).prop_map(|(user, role)| AuthChange::UserGrantRole { user, role }),
+        (text(), text()).prop_map(|(user, role)| AuthChange::UserRevokeRole { user, role }),
+        text().prop_map(|name| AuthChange::RoleAdd { name }),
+        text().prop_map(|name| AuthChange::RoleDelete { name }),
+        (text(), proptest::option::of(permission))
+            .prop_map(|(role, permission)| AuthChange::RoleGrantPermission { role, permission }),
+        (text(), keys()).prop_map(|(role, keys)| AuthChange::RoleRevokePermission { role, keys }),
+        (any::<u64>(), any::<u64>(), hash()).prop_map(|(user, credential, password)| {
+            AuthChange::UpgradePassword {
+                user: UserId(user),
+                credential,
+                password,
+            }
+        }),
+    ]
+}
+
+fn token_key() -> impl Strategy<Value = Command> {
+    let key = (
+        text(),
+        any::<[u8; 32]>(),
+        any::<[u64; 2]>(),
+        any::<Option<u64>>(),
+    );
+    (key, any::<Option<u64>>()).prop_map(
+        |((kid, public_key, [made_at, member], retires_at), retire_older_at)| {
+            Command::PublishTokenKey {
+                key: TokenKeyRecord {
+                    kid,
+                    public_key,
+                    made_at,
+                    member,
+                    retires_at,
+                },
+                retire_older_at,
+            }
+        },
+    )
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let alarm = (any::<u64>(), any::<bool>()).prop_map(|(member, space)| Alarm {
         member,
@@ -132,19 +229,24 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(Command::LeaseCheckpoint),
         alarm.clone().prop_map(Command::RaiseAlarm),
         alarm.prop_map(Command::ClearAlarm),
+        auth_change().prop_map(Command::Auth),
+        token_key(),
     ]
 }
 
 proptest! {
     #[test]
-    fn commands_come_back_as_they_went(items in proptest::collection::vec((any::<u32>(), command()), 0..4)) {
+    fn commands_come_back_as_they_went(
+        items in proptest::collection::vec((any::<u32>(), caller(), command()), 0..4),
+    ) {
         let mut entry = Vec::new();
-        for (tenant, command) in &items {
-            command.encode(TenantId(*tenant), &mut entry);
+        for (tenant, caller, command) in &items {
+            command.encode(TenantId(*tenant), caller, &mut entry);
         }
         let mut entry = Bytes::from(entry);
-        for (tenant, command) in items {
-            prop_assert_eq!(Command::decode_next(&mut entry), Ok(Some((TenantId(tenant), command))));
+        for (tenant, caller, command) in items {
+            let decoded = Command::decode_next(&mut entry);
+            prop_assert_eq!(decoded, Ok(Some((TenantId(tenant), caller, command))));
         }
         prop_assert_eq!(Command::decode_next(&mut entry), Ok(None));
     }
@@ -155,14 +257,75 @@ proptest! {
         while let Ok(Some(_)) = Command::decode_next(&mut entry) {}
     }
 
+    /// The length says where the command is to end; each of the places before it is too early.
     #[test]
-    fn a_damaged_command_never_panics(command in command(), at in any::<proptest::sample::Index>(), flip in 1..=255u8) {
+    fn a_cut_command_is_an_error(caller in caller(), command in command()) {
+        let mut whole = Vec::new();
+        command.encode(TenantId::DEFAULT, &caller, &mut whole);
+        for cut in 1..whole.len() {
+            let torn = Bytes::copy_from_slice(&whole[..cut]);
+            prop_assert!(Command::decode_next(&mut torn.clone()).is_err());
+            if cut >= 4 {
+                let mut shorter = torn.to_vec();
+                shorter[..4].copy_from_slice(&(cut as u32 - 4).to_le_bytes());
+                prop_assert!(Command::decode_next(&mut Bytes::from(shorter)).is_err());
+            }
+        }
+    }
+
+    /// Another byte anywhere is an error or another command, never this one: what was decided is what is applied.
+    #[test]
+    fn a_damaged_command_is_never_the_same(
+        caller in caller(),
+        command in command(),
+        at in any::<prop::sample::Index>(),
+        flip in 1..=255u8,
+    ) {
         let mut entry = Vec::new();
-        command.encode(TenantId::DEFAULT, &mut entry);
+        command.encode(TenantId::DEFAULT, &caller, &mut entry);
         let at = at.index(entry.len());
         entry[at] ^= flip;
-        let _ = Command::decode_next(&mut Bytes::from(entry));
+        if let Ok(Some((tenant, other_caller, other))) = Command::decode_next(&mut Bytes::from(entry)) {
+            prop_assert!((tenant, other_caller, other) != (TenantId::DEFAULT, caller, command));
+        }
     }
+}
+
+/// Entries from before there were callers: kind and tenant, then the body.
+#[test]
+fn a_command_without_a_caller_is_the_servers() {
+    let old = [&[6, 0, 0, 0, COMPACT, 1, 0, 0, 0][..], &[10]].concat();
+    let command = Command::Compact { revision: 5 };
+    let decoded = Command::decode_next(&mut Bytes::from(old.clone()));
+    assert_eq!(
+        decoded,
+        Ok(Some((TenantId::DEFAULT, Caller::Server, command.clone())))
+    );
+    let mut entry = Vec::new();
+    command.encode(TenantId::DEFAULT, &Caller::Server, &mut entry);
+    assert_eq!(entry, old);
+}
+
+/// The edge refuses such a caller. If it did not, the entry would stop every member; so the caller is nobody instead.
+#[test]
+fn a_caller_beyond_the_bounds_is_nobody() {
+    let check = |subject: usize, roles: usize, role: usize, expected: bool| {
+        let caller = Caller::External {
+            subject: "s".repeat(subject).into(),
+            roles: vec![Arc::from("r".repeat(role)); roles].into(),
+        };
+        let mut entry = Vec::new();
+        Command::LeaseRevoke { id: 1 }.encode(TenantId::DEFAULT, &caller, &mut entry);
+        let (_, decoded, _) = Command::decode_next(&mut Bytes::from(entry))
+            .unwrap()
+            .unwrap();
+        let expected = if expected { caller } else { Caller::Anonymous };
+        assert_eq!(decoded, expected);
+    };
+    check(511, 1_000, 256, true);
+    check(512, 1, 1, false);
+    check(1, 1_001, 1, false);
+    check(1, 1, 257, false);
 }
 
 #[test]
@@ -175,7 +338,7 @@ fn nesting_is_bounded() {
         };
     }
     let mut entry = Vec::new();
-    Command::Txn(txn).encode(TenantId::DEFAULT, &mut entry);
+    Command::Txn(txn).encode(TenantId::DEFAULT, &Caller::Server, &mut entry);
     assert_eq!(
         Command::decode_next(&mut Bytes::from(entry)),
         Err(DecodeError::TooDeep)

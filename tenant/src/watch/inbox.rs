@@ -1,14 +1,18 @@
 //! What reaches the hub: transactions from the state machine, requests from streams, in one order.
 
-use super::{SharedSink, StreamId, Transaction, WatchRequest};
+use super::{AuthNotice, Rights, SharedSink, StreamId, Transaction, WatchRequest};
+use holdfast_auth::Caller;
 use holdfast_storage::TenantId;
 use parking_lot::{Condvar, Mutex};
+use std::collections::HashSet;
 use std::time::Instant;
 
 /// A message to the hub.
 pub enum Message {
     /// Changes that were applied.
     Applied(Vec<Transaction>),
+    /// Users or roles were changed.
+    Auth(AuthNotice),
     /// A stream was opened.
     Open {
         /// Its number.
@@ -24,6 +28,8 @@ pub enum Message {
         stream: StreamId,
         /// What to watch.
         request: WatchRequest,
+        /// Who wants to. The hub asks once more whether they may.
+        caller: Caller,
     },
     /// End a watch.
     Cancel {
@@ -56,8 +62,12 @@ pub enum Message {
 const BACKLOG_MAX: usize = 16_384;
 /// Bytes of changes that may wait for the hub: a few large values hold as much memory as many small ones.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Users and roles in the changes that may wait for the hub: some ten megabytes. Such a change must not be forgotten; beyond this, the
+/// watches whom it may concern all end.
+const RIGHTS_MAX: usize = 100_000;
 
 /// The hub's queue. Transactions are bounded by [`BACKLOG_MAX`] and [`BACKLOG_BYTES_MAX`]; a stream's requests are read only while its sink has room.
+/// Changes of users and roles are never dropped and keep their place; they are bounded by [`RIGHTS_MAX`].
 #[derive(Default)]
 pub struct Inbox {
     queue: Mutex<Queue>,
@@ -69,6 +79,8 @@ struct Queue {
     messages: Vec<Message>,
     transactions: usize,
     bytes: usize,
+    /// See [`RIGHTS_MAX`].
+    rights: usize,
     overflowed: bool,
     watches: usize,
     behind: usize,
@@ -96,29 +108,19 @@ pub(super) struct Taken {
 impl Inbox {
     /// Adds a message and wakes the hub.
     pub fn push(&self, message: Message) {
-        let (count, bytes) = match &message {
-            Message::Applied(transactions) => {
-                let events = transactions.iter().flat_map(|t| &t.events);
-                let bytes = events.map(|event| event.row.key.len() + event.row.value.len());
-                (transactions.len(), bytes.sum())
-            }
-            _ => (0, 0),
-        };
+        self.push_all([message]);
+    }
+
+    /// Adds messages, with none in between, and wakes the hub.
+    pub fn push_all(&self, messages: impl IntoIterator<Item = Message>) {
         let mut queue = self.queue.lock();
-        if count > 0 {
-            if queue.transactions > BACKLOG_MAX || queue.bytes > BACKLOG_BYTES_MAX {
-                queue.messages.retain(|m| !matches!(m, Message::Applied(_)));
-                queue.transactions = 0;
-                queue.bytes = 0;
-                queue.overflowed = true;
-            }
-            queue.transactions += count;
-            queue.bytes += bytes;
-        }
         let was_empty = queue.messages.is_empty();
-        queue.messages.push(message);
+        for message in messages {
+            queue.push(message);
+        }
+        let wake = was_empty && !queue.messages.is_empty();
         drop(queue);
-        if was_empty {
+        if wake {
             self.arrived.notify_one();
         }
     }
@@ -140,6 +142,7 @@ impl Inbox {
         queue.behind = behind;
         queue.transactions = 0;
         queue.bytes = 0;
+        queue.rights = 0;
         Taken {
             messages: std::mem::take(&mut queue.messages),
             overflowed: std::mem::take(&mut queue.overflowed),
@@ -154,5 +157,48 @@ impl Inbox {
                 return;
             }
         }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, message: Message) {
+        match &message {
+            Message::Applied(transactions) => {
+                if self.transactions > BACKLOG_MAX || self.bytes > BACKLOG_BYTES_MAX {
+                    self.messages.retain(|m| !matches!(m, Message::Applied(_)));
+                    self.transactions = 0;
+                    self.bytes = 0;
+                    self.overflowed = true;
+                }
+                let events = transactions.iter().flat_map(|t| &t.events);
+                let bytes = events.map(|event| event.row.key.len() + event.row.value.len());
+                self.transactions += transactions.len();
+                self.bytes += bytes.sum::<usize>();
+            }
+            Message::Auth(notice) => {
+                self.rights += notice.weight();
+                if self.rights > RIGHTS_MAX {
+                    self.messages.push(message);
+                    self.forget_rights();
+                    return;
+                }
+            }
+            _ => {}
+        }
+        self.messages.push(message);
+    }
+
+    /// Leaves of each tenant's notices the first, which then stands for all of them: it ends all watches there are at that place.
+    /// Those made behind it are asked about in the state of that time, which is after all of these changes.
+    fn forget_rights(&mut self) {
+        let mut seen: HashSet<TenantId> = HashSet::new();
+        self.messages.retain_mut(|message| match message {
+            Message::Auth(notice) => {
+                notice.rights = Rights::Unknown;
+                seen.insert(notice.tenant)
+            }
+            _ => true,
+        });
+        self.rights = seen.len();
     }
 }

@@ -3,16 +3,23 @@
 //! The state machine drops each transaction's events into the [`Inbox`]; the [`Hub`], on its own thread, fans them out to
 //! streams. A watch is *current* (fed by the inbox) or *behind* (fed from history, because it starts in the past or because its
 //! stream had no room). Nothing is queued for a stream without room: the watch falls behind and catches up from the store.
+//!
+//! A watch ends at the position in the log where its caller loses the right to it. The change of users or roles comes through the
+//! same inbox as the events, between those before it and those after it, and catch-up reads no further than what the hub has been
+//! told of: so nothing that is later reaches the watch, however slow its stream is.
 
 mod hub;
 mod inbox;
 mod intervals;
+mod permission;
 
 pub use hub::{Hub, HubLimits};
 pub use inbox::{HubLoad, Inbox, Message};
+pub(crate) use permission::may_watch;
+pub use permission::{AuthNotice, Rights, denial_reason};
 
 use bytes::Bytes;
-use holdfast_auth::KeyRange;
+use holdfast_auth::{Caller, Denied, KeyRange};
 use holdfast_storage::{Revision, Row, TenantId};
 use std::sync::Arc;
 
@@ -86,6 +93,8 @@ pub enum DeliveryKind {
     Canceled {
         /// The compacted revision that ended it, or 0.
         compacted: i64,
+        /// Why, in the words that clients parse; empty if the client wanted it, and for a compacted revision.
+        reason: String,
     },
     /// Changes, each an encoded event.
     Events {
@@ -149,6 +158,11 @@ pub trait History: Send + Sync {
     ) -> Result<(), String>;
     /// The row of `key` before revision `main`, unless it is deleted, compacted or was never there.
     fn before(&self, tenant: TenantId, key: &[u8], main: i64) -> Option<Row>;
+    /// Whether a caller may watch these keys, as of now.
+    ///
+    /// # Errors
+    /// [`Denied`] if not.
+    fn may_watch(&self, tenant: TenantId, caller: &Caller, keys: &KeyRange) -> Result<(), Denied>;
     /// The row at a revision, unless it was compacted.
     fn row(&self, tenant: TenantId, revision: Revision) -> Option<Row>;
 }

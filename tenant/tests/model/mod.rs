@@ -2,7 +2,14 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use holdfast_auth::KeyRange;
+mod auth;
+mod permission;
+
+#[allow(unused_imports, reason = "each test uses a part of it")]
+pub(crate) use auth::{AuthModel, all_keys};
+
+use bytes::Bytes;
+use holdfast_auth::{Caller, KeyRange};
 use holdfast_storage::{Revision, Row};
 use holdfast_tenant::request::{
     Compare, DeleteRange, Op, Operand, Order, Put, Range, Relation, SortTarget, Txn,
@@ -22,7 +29,12 @@ pub(crate) struct Model {
     /// Every revision to which it was compacted.
     pub(crate) marks: BTreeSet<i64>,
     pub(crate) leases: BTreeMap<i64, i64>,
+    /// Whose leases they are, those that are somebody's.
+    pub(crate) owners: BTreeMap<i64, Bytes>,
     pub(crate) alarms: BTreeSet<Alarm>,
+    pub(crate) auth: AuthModel,
+    /// Leases belong to their creators.
+    pub(crate) lease_ownership: bool,
 }
 
 type State<'a> = BTreeMap<&'a [u8], &'a Row>;
@@ -35,7 +47,10 @@ impl Model {
             rows: Vec::new(),
             marks: BTreeSet::new(),
             leases: BTreeMap::new(),
+            owners: BTreeMap::new(),
             alarms: BTreeSet::new(),
+            auth: AuthModel::new(),
+            lease_ownership: false,
         }
     }
 
@@ -80,9 +95,21 @@ impl Model {
         kept
     }
 
+    /// What the server does by itself.
     pub(crate) fn apply(&mut self, command: &Command) -> Outcome {
+        self.apply_by(&Caller::Server, command)
+    }
+
+    pub(crate) fn apply_by(&mut self, caller: &Caller, command: &Command) -> Outcome {
+        self.permit(caller, command)?;
         let raised = |kind| self.alarms.iter().any(|alarm| alarm.kind == kind);
-        let about_alarms = matches!(command, Command::RaiseAlarm(_) | Command::ClearAlarm(_));
+        let about_alarms = matches!(
+            command,
+            Command::RaiseAlarm(_)
+                | Command::ClearAlarm(_)
+                | Command::Auth(_)
+                | Command::PublishTokenKey { .. }
+        );
         let checkpoint = matches!(command, Command::LeaseCheckpoint(_));
         if raised(AlarmKind::Corrupt) && !about_alarms && !checkpoint {
             return Err(Refusal::Corrupt);
@@ -129,6 +156,9 @@ impl Model {
                     return Err(Refusal::LeaseExists);
                 }
                 self.leases.insert(*id, *ttl);
+                if let Some(owner) = caller.owner() {
+                    self.owners.insert(*id, owner);
+                }
                 Ok(Answer::LeaseGranted {
                     id: *id,
                     ttl: *ttl,
@@ -137,6 +167,7 @@ impl Model {
             }
             Command::LeaseRevoke { id } => {
                 self.leases.remove(id).ok_or(Refusal::LeaseNotFound)?;
+                self.owners.remove(id);
                 let keys = self.attached(*id);
                 let mut writer = Writer::new(self);
                 for key in keys {
@@ -149,7 +180,14 @@ impl Model {
                     revision: self.revision,
                 })
             }
-            Command::LeaseCheckpoint(_) => Ok(Answer::Done {
+            Command::Auth(change) => {
+                self.auth.apply(change)?;
+                Ok(Answer::Done {
+                    alarms: vec![],
+                    revision: self.revision,
+                })
+            }
+            Command::LeaseCheckpoint(_) | Command::PublishTokenKey { .. } => Ok(Answer::Done {
                 alarms: vec![],
                 revision: self.revision,
             }),
@@ -343,7 +381,7 @@ impl Model {
         rows.truncate(limit);
         if range.keys_only {
             for row in &mut rows {
-                row.value = bytes::Bytes::new();
+                row.value = Bytes::new();
                 if !by_value {
                     row.lease = 0;
                 }
@@ -438,7 +476,7 @@ impl Writer<'_> {
             self.push(Row {
                 revision: self.next,
                 key: row.key.clone(),
-                value: bytes::Bytes::new(),
+                value: Bytes::new(),
                 create_revision: 0,
                 version: 0,
                 lease: 0,

@@ -1,5 +1,9 @@
 //! Random commands and reads on few keys, revisions and leases, so that they meet.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+pub(crate) mod auth;
+
 use bytes::Bytes;
 use holdfast_auth::KeyRange;
 use holdfast_tenant::request::{

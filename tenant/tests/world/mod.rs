@@ -1,17 +1,23 @@
 //! The hub over a real machine, with streams whose clients check each delivery as it comes.
 
-use crate::model::Model;
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+mod applier;
+
+use crate::model::{AuthModel, Model};
+use applier::Applier;
 use bytes::Bytes;
-use holdfast_auth::KeyRange;
+use holdfast_auth::{Caller, Denied, KeyRange};
 use holdfast_storage::backend::{Store, StoreOptions};
 use holdfast_storage::lease::Millis;
 use holdfast_storage::{LogPosition, Row, TenantId};
 use holdfast_tenant::request::{DeleteRange, Put};
 use holdfast_tenant::watch::{
-    Delivery, DeliveryKind, Hub, HubLimits, Inbox, Message, StreamId, Wake, WatchRequest, WatchSink,
+    Delivery, DeliveryKind, Hub, HubLimits, Inbox, Message, StreamId, Wake, WatchRequest,
+    WatchSink, denial_reason,
 };
 use holdfast_tenant::{Command, Machine, MachineOptions, ROW_OVERHEAD_BYTES, Tenant};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -23,7 +29,10 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(600);
 
 /// `main.sub P|D key=value` and, behind a bar, the revision of what it replaced.
 pub(crate) fn encode(row: &Row, replaced: Option<&Row>) -> Bytes {
-    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let text = |bytes: &Bytes| match bytes.len() {
+        0..100 => String::from_utf8_lossy(bytes).into_owned(),
+        long => format!("{long} bytes"),
+    };
     let kind = if row.tombstone { "D" } else { "P" };
     let (main, sub) = (row.revision.main, row.revision.sub);
     let previous = replaced.map_or("none".to_owned(), |row| {
@@ -109,6 +118,9 @@ impl Wake for Bell {
 /// A watch as its client sees it.
 pub(crate) struct Seen {
     pub(crate) request: WatchRequest,
+    pub(crate) caller: Caller,
+    /// When it was asked for.
+    pub(crate) asked_at: u64,
     pub(crate) start: i64,
     /// Events with the compacted revision when they came.
     pub(crate) events: Vec<(String, i64)>,
@@ -123,7 +135,8 @@ pub(crate) struct Seen {
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
     pub(crate) sink: Arc<Sink>,
-    pub(crate) requested: VecDeque<WatchRequest>,
+    /// With the caller, and when.
+    pub(crate) requested: VecDeque<(WatchRequest, Caller, u64)>,
     pub(crate) active: HashMap<i64, usize>,
     pub(crate) history: Vec<Delivery>,
     pub(crate) was_starved: bool,
@@ -132,17 +145,48 @@ pub(crate) struct Stream {
     pub(crate) watches: Vec<Seen>,
 }
 
-pub(crate) struct World {
-    pub(crate) machine: Machine,
-    pub(crate) tenant: Arc<Tenant>,
+/// Users and roles after a change.
+pub(crate) struct AuthPoint {
+    /// When it was applied.
+    pub(crate) at: u64,
+    pub(crate) revision: i64,
+    pub(crate) auth: AuthModel,
+}
+
+/// What a client can know: everything that was applied.
+pub(crate) struct Truth {
     pub(crate) model: Model,
+    pub(crate) auth_log: Vec<AuthPoint>,
+    /// Something was applied while the hub was at work, so that it may have seen any state since.
+    pub(crate) moved: bool,
+    /// The inbox forgot transactions, by which watches fell behind.
+    pub(crate) overflowed: bool,
+}
+
+impl std::ops::Deref for Truth {
+    type Target = Model;
+
+    fn deref(&self) -> &Model {
+        &self.model
+    }
+}
+
+impl std::ops::DerefMut for Truth {
+    fn deref_mut(&mut self) -> &mut Model {
+        &mut self.model
+    }
+}
+
+pub(crate) struct World {
+    applier: Arc<Applier>,
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) model: Truth,
     pub(crate) hub: Hub,
     pub(crate) bell: Arc<Bell>,
     pub(crate) compacted: Arc<AtomicI64>,
     pub(crate) streams: Vec<Stream>,
     pub(crate) gone: Vec<Stream>,
     pub(crate) next_stream: u64,
-    pub(crate) applied: u64,
     pub(crate) now: Instant,
     pub(crate) _dir: tempfile::TempDir,
 }
@@ -159,6 +203,7 @@ impl World {
         let options = MachineOptions {
             quota_bytes: None,
             lease_checkpoint_interval: Millis(300_000),
+            lease_ownership: false,
         };
         let machine =
             Machine::restore(Arc::new(store), opened.applied, options, Millis(0)).unwrap();
@@ -171,18 +216,24 @@ impl World {
             progress_interval: INTERVAL,
         };
         let inbox = tenants.inbox().clone();
-        let hub = Hub::new(inbox, tenants.clone(), bell.clone(), encode, limits, now);
+        let compacted = Arc::new(AtomicI64::new(-1));
+        let applier = Arc::new(Applier::new(machine, compacted.clone()));
+        let hub = Hub::new(inbox, applier.clone(), bell.clone(), encode, limits, now);
         let mut world = World {
             tenant: tenants.get(TenantId::DEFAULT).unwrap(),
-            machine,
-            model: Model::new(),
+            applier,
+            model: Truth {
+                model: Model::new(),
+                auth_log: Vec::new(),
+                moved: false,
+                overflowed: false,
+            },
             hub,
             bell,
-            compacted: Arc::new(AtomicI64::new(-1)),
+            compacted,
             streams: Vec::new(),
             gone: Vec::new(),
             next_stream: 1,
-            applied: 1,
             now,
             _dir: dir,
         };
@@ -193,7 +244,15 @@ impl World {
     }
 
     pub(crate) fn inbox(&self) -> &Inbox {
-        self.machine.tenants().inbox()
+        self.applier.tenants.inbox()
+    }
+
+    pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.applier.machine.lock()
+    }
+
+    pub(crate) fn next_position(&self) -> LogPosition {
+        self.applier.next_position()
     }
 
     pub(crate) fn open(&mut self) {
@@ -201,7 +260,7 @@ impl World {
         self.next_stream += 1;
         let sink = Arc::new(Sink {
             stream: id,
-            inbox: self.machine.tenants().inbox().clone(),
+            inbox: self.applier.tenants.inbox().clone(),
             compacted: self.compacted.clone(),
             state: Mutex::new(SinkState {
                 deliveries: Vec::new(),
@@ -239,30 +298,47 @@ impl World {
         self.open();
     }
 
+    /// One entry of what the server does by itself.
     pub(crate) fn apply(&mut self, commands: &[Command]) {
-        let mut entry = Vec::new();
-        for command in commands {
-            command.encode(TenantId::DEFAULT, &mut entry);
+        let by_server = |command: &Command| (Caller::Server, command.clone());
+        self.apply_by(&commands.iter().map(by_server).collect::<Vec<_>>());
+    }
+
+    /// One entry.
+    pub(crate) fn apply_by(&mut self, commands: &[(Caller, Command)]) {
+        self.applier.apply(commands);
+        self.absorb();
+    }
+
+    /// Has an entry applied in the middle of the hub's next round: when it has asked `after` times for the state of the machine.
+    pub(crate) fn apply_within(&mut self, after: usize, commands: Vec<(Caller, Command)>) {
+        self.applier.plan(after, commands);
+        // What was planned before is applied at once.
+        self.absorb();
+    }
+
+    /// The model does what the machine has done.
+    fn absorb(&mut self) {
+        for applied in self.applier.take_applied() {
+            for ((caller, command), outcome) in applied.commands.iter().zip(applied.outcomes) {
+                let expected = self.model.apply_by(caller, command);
+                assert_eq!(outcome, expected, "{caller:?}: {command:?}");
+                if matches!(command, Command::Auth(_)) {
+                    let point = AuthPoint {
+                        at: applied.at,
+                        revision: self.model.revision,
+                        auth: self.model.auth.clone(),
+                    };
+                    self.model.auth_log.push(point);
+                }
+            }
         }
-        let position = LogPosition {
-            index: self.applied + 1,
-            term: 1,
-        };
-        self.applied += 1;
-        let mut outcomes = Vec::new();
-        self.machine
-            .apply(position, entry.into(), Millis(0), &mut outcomes)
-            .unwrap();
-        for (command, outcome) in commands.iter().zip(outcomes) {
-            assert_eq!(outcome, self.model.apply(command));
-        }
-        self.compacted.store(self.model.compacted, Ordering::SeqCst);
     }
 
     pub(crate) fn prune(&mut self) {
         loop {
             let (dropped, done) = self.tenant.prune(5);
-            let store = self.machine.tenants().store().clone();
+            let store = self.applier.tenants.store().clone();
             let mut rows = Vec::new();
             store
                 .get_many(TenantId::DEFAULT, &dropped, &mut rows)
@@ -270,7 +346,7 @@ impl World {
             let size = |row: &Row| ROW_OVERHEAD_BYTES + (row.key.len() + row.value.len()) as u64;
             let bytes = rows.iter().flatten().map(size).sum();
             let tenant = self.tenant.clone();
-            self.machine.drop_rows(&tenant, dropped, bytes);
+            self.machine().drop_rows(&tenant, dropped, bytes);
             if done {
                 return;
             }
@@ -278,11 +354,19 @@ impl World {
     }
 
     pub(crate) fn create(&mut self, at: usize, request: WatchRequest) {
+        self.create_by(at, request, Caller::Anonymous);
+    }
+
+    pub(crate) fn create_by(&mut self, at: usize, request: WatchRequest, caller: Caller) {
+        let asked_at = self.applier.next_time();
         let stream = &mut self.streams[at];
-        stream.requested.push_back(request.clone());
+        stream
+            .requested
+            .push_back((request.clone(), caller.clone(), asked_at));
         let message = Message::Create {
             stream: stream.id,
             request,
+            caller,
         };
         self.inbox().push(message);
     }
@@ -290,6 +374,8 @@ impl World {
     pub(crate) fn step(&mut self) -> bool {
         let rings = self.bell.0.load(Ordering::SeqCst);
         let more = self.hub.step(self.now);
+        self.model.moved = self.applier.finish_plan();
+        self.absorb();
         assert!(
             self.bell.0.load(Ordering::SeqCst) > rings,
             "nobody was woken"
@@ -317,7 +403,7 @@ impl World {
             stream.sink.give_room(usize::MAX);
         }
         for _ in 0..10_000 {
-            if !self.step() {
+            if !self.step() && !self.model.moved {
                 return;
             }
         }
@@ -334,6 +420,12 @@ impl World {
             );
             for watch in &stream.watches {
                 watch.check(&self.model, open);
+                let revoked = watch.revoked(&self.model);
+                assert!(
+                    !open || revoked.is_none() || watch.ended.is_some(),
+                    "{revoked:?} did not end {:?}",
+                    watch.request
+                );
             }
         }
     }
@@ -341,7 +433,7 @@ impl World {
 
 impl Stream {
     /// Looks at what came since the last time.
-    pub(crate) fn observe(&mut self, model: &Model) {
+    pub(crate) fn observe(&mut self, model: &Truth) {
         let new: Vec<(Delivery, i64)> = {
             let state = self.sink.state.lock();
             self.was_starved = state.was_starved;
@@ -353,7 +445,7 @@ impl Stream {
         }
     }
 
-    pub(crate) fn take(&mut self, delivery: &Delivery, compacted: i64, model: &Model) {
+    pub(crate) fn take(&mut self, delivery: &Delivery, compacted: i64, model: &Truth) {
         let id = delivery.watch_id;
         assert!(
             delivery.revision <= model.revision,
@@ -361,8 +453,10 @@ impl Stream {
         );
         match &delivery.kind {
             DeliveryKind::Created => {
-                let request = self.requested.pop_front().unwrap();
+                let (request, caller, asked_at) = self.requested.pop_front().unwrap();
                 assert_eq!(self.refusal(&request), None, "{request:?}");
+                let permitted = model.auth.may_watch(&caller, &request.keys);
+                assert!(permitted.is_ok() || model.moved, "{caller:?}: {request:?}");
                 if request.id == 0 {
                     assert!(id >= 0);
                 } else {
@@ -377,6 +471,8 @@ impl Stream {
                 assert_eq!(taken, None, "watch id {id} was in use");
                 self.watches.push(Seen {
                     request,
+                    caller,
+                    asked_at,
                     start,
                     events: Vec::new(),
                     answered: 0,
@@ -387,13 +483,41 @@ impl Stream {
             }
             DeliveryKind::Rejected { reason } => {
                 assert_eq!(id, -1);
-                let request = self.requested.pop_front().unwrap();
-                assert_eq!(Some(reason.as_str()), self.refusal(&request), "{request:?}");
+                let (request, caller, asked_at) = self.requested.pop_front().unwrap();
+                let denial = |auth: &AuthModel| {
+                    let denied = auth.may_watch(&caller, &request.keys).err();
+                    denied.map(denial_reason)
+                };
+                let now = denial(&model.auth);
+                if reason.starts_with("rpc error") {
+                    let mut since = model.auth_log.iter().filter(|point| point.at > asked_at);
+                    let denied = now.as_ref() == Some(reason)
+                        || model.moved
+                            && since.any(|point| denial(&point.auth).as_ref() == Some(reason));
+                    assert!(denied, "{caller:?} may have {request:?}, not {reason}");
+                } else {
+                    assert!(
+                        now.is_none() || model.moved,
+                        "it was not permitted first of all"
+                    );
+                    assert_eq!(Some(reason.as_str()), self.refusal(&request), "{request:?}");
+                }
             }
-            DeliveryKind::Canceled { compacted: mark } => {
+            DeliveryKind::Canceled {
+                compacted: mark,
+                reason,
+            } => {
                 let watch = &mut self.watches[self.active.remove(&id).unwrap()];
                 watch.ended = Some(*mark);
                 assert_eq!(watch.open_parts, 0);
+                if !reason.is_empty() {
+                    assert_eq!(*mark, 0);
+                    let (revision, denied) = watch.revoked(model).expect("nobody revoked it");
+                    assert_eq!(
+                        (delivery.revision, reason),
+                        (revision, &denial_reason(denied))
+                    );
+                }
                 if *mark != 0 {
                     assert_eq!(delivery.revision, 0);
                     assert_eq!(*mark, compacted);
@@ -402,7 +526,8 @@ impl Stream {
                         "nothing of it was compacted"
                     );
                     let late = watch.start <= watch.created_at;
-                    assert!(late || self.was_starved, "it was never behind");
+                    let fell = self.was_starved || model.overflowed;
+                    assert!(late || fell, "it was never behind");
                 }
             }
             DeliveryKind::Events { events, fragment } => {
@@ -412,7 +537,15 @@ impl Stream {
                     .iter()
                     .map(|event| String::from_utf8(event.to_vec()).unwrap())
                     .collect();
-                assert!(delivery.revision >= main_of(texts.last().unwrap()));
+                let last = main_of(texts.last().unwrap());
+                assert!(delivery.revision >= last);
+                if let Some((revision, _)) = watch.revoked(model) {
+                    assert!(
+                        last <= revision,
+                        "{last} was delivered after the end at {revision}: {:?}",
+                        watch.request
+                    );
+                }
                 if watch.open_parts == 0 {
                     assert!(
                         main_of(&texts[0]) > watch.answered,
@@ -473,6 +606,22 @@ impl Stream {
 }
 
 impl Seen {
+    /// The first change since it was asked for that takes the right to it away.
+    pub(crate) fn revoked(&self, model: &Truth) -> Option<(i64, Denied)> {
+        let since = model
+            .auth_log
+            .iter()
+            .filter(|point| point.at > self.asked_at);
+        let mut denials = since.filter_map(|point| {
+            let denied = point
+                .auth
+                .may_watch(&self.caller, &self.request.keys)
+                .err()?;
+            Some((point.revision, denied))
+        });
+        denials.next()
+    }
+
     /// What it must get of everything that was written up to `until`: the event, and what it replaced.
     pub(crate) fn expected(&self, model: &Model, until: i64) -> Vec<Expected> {
         let rows = model.rows.iter().enumerate();
@@ -624,7 +773,7 @@ impl World {
 
     /// Takes the rows that were written past the model from the store.
     pub(crate) fn sync_model(&mut self) {
-        let store = self.machine.tenants().store();
+        let store = self.applier.tenants.store().clone();
         let first = holdfast_storage::Revision::first(0);
         self.model.rows = store
             .scan(TenantId::DEFAULT, first, i64::MAX)

@@ -12,9 +12,10 @@ pub(crate) struct Row {
 pub(crate) enum How {
     /// A case of the test produces it.
     Here,
-    /// It needs users, or another member, or a member change: calls that come later. Until then they are Unimplemented.
+    /// It needs another member or a member change: calls that come later. Until then they are Unimplemented.
     Later,
-    /// A sole healthy node never says it: it needs a lost leader, an overload, a stop in mid-call.
+    /// A sole healthy node never says it: it needs a lost leader, an overload, a stop in mid-call. Tokens here are of a state of
+    /// their user and never of the whole, so that the revision of the auth store is never old.
     NotAlone,
 }
 
@@ -48,19 +49,19 @@ pub(crate) const CATALOGUE: &[Row] = &[
         Later,
     ),
     row(Code::InvalidArgument, "request is too large", Here),
-    row(Code::InvalidArgument, "user name is empty", Later),
-    row(Code::InvalidArgument, "role name is empty", Later),
+    row(Code::InvalidArgument, "user name is empty", Here),
+    row(Code::InvalidArgument, "role name is empty", Here),
     row(
         Code::InvalidArgument,
         "authentication failed, invalid user ID or password",
-        Later,
+        Here,
     ),
-    row(Code::InvalidArgument, "permission not given", Later),
-    row(Code::InvalidArgument, "invalid auth management", Later),
+    row(Code::InvalidArgument, "permission not given", Here),
+    row(Code::InvalidArgument, "invalid auth management", Here),
     row(
         Code::InvalidArgument,
         "revision of auth store is old",
-        Later,
+        NotAlone,
     ),
     row(
         Code::InvalidArgument,
@@ -115,30 +116,30 @@ pub(crate) const CATALOGUE: &[Row] = &[
         Later,
     ),
     row(Code::FailedPrecondition, "cluster ID mismatch", NotAlone),
-    row(Code::FailedPrecondition, "root user does not exist", Later),
+    row(Code::FailedPrecondition, "root user does not exist", Here),
     row(
         Code::FailedPrecondition,
         "root user does not have root role",
-        Later,
+        Here,
     ),
-    row(Code::FailedPrecondition, "user name already exists", Later),
-    row(Code::FailedPrecondition, "user name not found", Later),
-    row(Code::FailedPrecondition, "role name already exists", Later),
-    row(Code::FailedPrecondition, "role name not found", Later),
+    row(Code::FailedPrecondition, "user name already exists", Here),
+    row(Code::FailedPrecondition, "user name not found", Here),
+    row(Code::FailedPrecondition, "role name already exists", Here),
+    row(Code::FailedPrecondition, "role name not found", Here),
     row(
         Code::FailedPrecondition,
         "role is not granted to the user",
-        Later,
+        Here,
     ),
     row(
         Code::FailedPrecondition,
         "permission is not granted to the role",
-        Later,
+        Here,
     ),
     row(
         Code::FailedPrecondition,
         "authentication is not enabled",
-        Later,
+        Here,
     ),
     row(Code::FailedPrecondition, "not leader", NotAlone),
     row(Code::FailedPrecondition, "not capable", NotAlone),
@@ -170,8 +171,8 @@ pub(crate) const CATALOGUE: &[Row] = &[
         "context deadline exceeded",
         NotAlone,
     ),
-    row(Code::PermissionDenied, "permission denied", Later),
-    row(Code::Unauthenticated, "invalid auth token", Later),
+    row(Code::PermissionDenied, "permission denied", Here),
+    row(Code::Unauthenticated, "invalid auth token", Here),
     row(Code::Unavailable, "no leader", NotAlone),
     row(Code::Unavailable, "leader changed", NotAlone),
     row(Code::Unavailable, "server stopped", NotAlone),

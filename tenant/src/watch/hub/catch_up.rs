@@ -1,6 +1,7 @@
 //! Catch-up: the hub's rounds for watches that are behind, fed from the store.
 
-use super::{Hub, State, deliver, wants};
+use super::fan_out::{deliver, wants};
+use super::{Hub, State};
 use crate::watch::History;
 use bytes::Bytes;
 use holdfast_storage::{Row, TenantId};
@@ -61,8 +62,9 @@ impl Hub {
             .map(|watch| watch.next)
             .min()
             .unwrap_or(1);
-        let current = self.history.revision(tenant);
-        let read = read_history(&*self.history, tenant, from, current);
+        let (readable, unfed) = (self.history.revision(tenant), watches.unfed);
+        let fanned_out = watches.fanned_out;
+        let read = read_history(&*self.history, tenant, from, readable);
         let compacted = self.history.compacted(tenant);
         let (rows, through) = match read {
             Ok(read) => read,
@@ -70,7 +72,7 @@ impl Hub {
                 // The store cannot be read: end these watches, so that clients reconnect rather than miss events.
                 tracing::error!(%error, "cannot read history for watches");
                 for index in chosen {
-                    self.end(index, 0);
+                    self.end(index, 0, 0, String::new());
                 }
                 return;
             }
@@ -81,14 +83,14 @@ impl Hub {
                 continue;
             };
             if watch.next < compacted {
-                self.end(index, compacted);
+                self.end(index, 0, compacted, String::new());
                 continue;
             }
             if !watch.sink.has_room() {
                 watch.state = State::Stalled;
                 continue;
             }
-            if through < watch.next {
+            if through < watch.next && watch.next <= fanned_out.max(unfed) {
                 // What was read ends before it: it keeps its turn.
                 if let Some(watches) = self.tenants.get_mut(&tenant) {
                     watches.behind.insert((watch.next, index));
@@ -118,11 +120,10 @@ impl Hub {
                 .collect();
             watch.next = watch.next.max(through + 1);
             if !events.is_empty() {
-                deliver(watch, events, current, self.limits.fragment_bytes);
+                deliver(watch, events, readable, self.limits.fragment_bytes);
             }
-            // Events after `current` come, or came, through the inbox only if the watch is current by then; the revision is read
-            // again so that none falls in between.
-            if watch.next > self.history.revision(tenant) {
+            // What comes after it is still on its way through the inbox.
+            if watch.next > fanned_out.max(unfed) {
                 watch.state = State::Current;
             } else {
                 let next = watch.next;
@@ -145,11 +146,14 @@ fn read_history(
     history: &dyn History,
     tenant: TenantId,
     from: i64,
-    current: i64,
+    readable: i64,
 ) -> Result<(Vec<Row>, i64), String> {
+    if from > readable {
+        return Ok((Vec::new(), readable));
+    }
     let mut rows: Vec<Row> = Vec::new();
     let (mut bytes, mut revisions, mut cut) = (0usize, 0usize, false);
-    history.scan(tenant, from, current, &mut |row| {
+    history.scan(tenant, from, readable, &mut |row| {
         let is_new = rows
             .last()
             .is_none_or(|last| last.revision.main != row.revision.main);
@@ -166,7 +170,7 @@ fn read_history(
     })?;
     let through = match rows.last() {
         Some(last) if cut => last.revision.main,
-        _ => current,
+        _ => readable,
     };
     Ok((rows, through))
 }

@@ -1,16 +1,17 @@
 //! The hub: one thread that fans transactions out to watches and brings those that are behind up to date.
 
 mod catch_up;
+mod fan_out;
+mod progress;
+mod register;
+mod revoke;
 
 use super::intervals::Intervals;
-use super::{
-    Delivery, DeliveryKind, EncodeEvent, Event, History, Inbox, Message, SharedSink, StreamId,
-    Transaction, Wake, WatchRequest,
-};
+use super::{EncodeEvent, History, Inbox, Message, SharedSink, StreamId, Wake, WatchRequest};
 use bytes::Bytes;
-use catch_up::replaced_by;
-use holdfast_auth::KeyRange;
-use holdfast_storage::{Row, TenantId};
+use holdfast_auth::Caller;
+use holdfast_storage::TenantId;
+use revoke::Holder;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,11 +27,6 @@ pub struct HubLimits {
     pub progress_interval: Duration,
 }
 
-/// Bytes that all watches together may take. Each may have keys as long as a request: their number alone bounds nothing.
-const WATCHES_BYTES_MAX: usize = 512 << 20;
-/// Bytes that a watch takes besides its keys.
-const WATCH_BYTES: usize = 400;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Fed by the inbox.
@@ -45,6 +41,7 @@ struct Watch {
     stream: StreamId,
     tenant: TenantId,
     request: WatchRequest,
+    caller: Caller,
     /// The next revision to deliver: everything before it was delivered or did not concern the watch.
     next: i64,
     state: State,
@@ -72,8 +69,15 @@ struct Stream {
 struct TenantWatches {
     points: HashMap<Bytes, Vec<u32>>,
     ranges: Intervals,
+    /// All watches, by whom they belong to.
+    holders: BTreeSet<(Holder, u32)>,
     /// Everything up to here was fanned out.
     fanned_out: i64,
+    /// How far catch-up may read: what was published before the inbox was taken. Whatever ends watches at a revision up to here has
+    /// been handled, so that nobody is given from the store what came after the end of their permission.
+    readable: i64,
+    /// Up to here the store alone may know what happened: the inbox forgot it, or did not collect it since nobody watched.
+    unfed: i64,
     behind: BTreeSet<(i64, u32)>,
     /// The same by the turn that each was given when it was last served: whoever is far behind cannot keep the others waiting.
     turns: BTreeSet<(u64, u32)>,
@@ -172,6 +176,7 @@ impl Hub {
         for (tenant, revision) in published {
             if let Some(watches) = self.tenants.get_mut(&tenant) {
                 watches.fanned_out = watches.fanned_out.max(revision);
+                watches.readable = revision;
             }
         }
         let mut more = self.catch_up();
@@ -208,8 +213,13 @@ impl Hub {
                     },
                 );
             }
-            Message::Create { stream, request } => {
-                self.create(stream, request);
+            Message::Auth(notice) => self.revoke(&notice),
+            Message::Create {
+                stream,
+                request,
+                caller,
+            } => {
+                self.create(stream, request, caller);
                 self.handled(stream);
             }
             Message::Cancel { stream, watch_id } => {
@@ -245,135 +255,6 @@ impl Hub {
         }
     }
 
-    fn create(&mut self, stream_id: StreamId, mut request: WatchRequest) {
-        let Some(stream) = self.streams.get_mut(&stream_id) else {
-            return;
-        };
-        let current = self.history.revision(stream.tenant);
-        let refusal = if stream.watches.len() >= self.limits.watches_per_stream {
-            Some("etcdserver: too many watches on the stream".to_owned())
-        } else if self.bytes + watch_bytes(&request.keys) > WATCHES_BYTES_MAX {
-            Some("etcdserver: too many watches".to_owned())
-        } else if request.start < 0 {
-            Some("etcdserver: mvcc: required revision has been compacted".to_owned())
-        } else if request.keys.is_empty() {
-            Some("mvcc: watcher range is empty".to_owned())
-        } else if request.id < 0 {
-            Some("etcdserver: watch ID is negative".to_owned())
-        } else if request.id != 0 && stream.watches.contains_key(&request.id) {
-            Some("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
-            stream.sink.push(Delivery {
-                watch_id: -1,
-                revision: current,
-                kind: DeliveryKind::Rejected { reason },
-            });
-            return;
-        }
-        if request.id == 0 {
-            while stream.watches.contains_key(&stream.next_id) {
-                stream.next_id += 1;
-            }
-            request.id = stream.next_id;
-            stream.next_id += 1;
-        }
-        stream.sink.push(Delivery {
-            watch_id: request.id,
-            revision: current,
-            kind: DeliveryKind::Created,
-        });
-        let next = if request.start == 0 {
-            current + 1
-        } else {
-            request.start
-        };
-        let index = self.free.pop().unwrap_or(self.watches.len() as u32);
-        stream.watches.insert(request.id, index);
-        let mut watch = Watch {
-            stream: stream_id,
-            tenant: stream.tenant,
-            next,
-            state: State::Current,
-            active: false,
-            sink: stream.sink.clone(),
-            turn: 0,
-            place: 0,
-            matched: Vec::new(),
-            request,
-        };
-        self.bytes += watch_bytes(&watch.request.keys);
-        let watches = self.tenants.entry(watch.tenant).or_default();
-        match &watch.request.keys {
-            KeyRange::Point(key) => {
-                let list = watches.points.entry(key.clone()).or_default();
-                watch.place = list.len() as u32;
-                list.push(index);
-            }
-            keys => watches.ranges.insert(keys, index),
-        }
-        let behind = next <= current;
-        if index as usize == self.watches.len() {
-            self.watches.push(Some(watch));
-        } else {
-            self.watches[index as usize] = Some(watch);
-        }
-        if behind {
-            self.fall_behind(index, next);
-        }
-    }
-
-    fn cancel(&mut self, stream_id: StreamId, watch_id: i64) {
-        let Some(stream) = self.streams.get_mut(&stream_id) else {
-            return;
-        };
-        if let Some(index) = stream.watches.remove(&watch_id) {
-            stream.sink.push(Delivery {
-                watch_id,
-                revision: self.history.revision(stream.tenant),
-                kind: DeliveryKind::Canceled { compacted: 0 },
-            });
-            self.remove(index);
-        }
-    }
-
-    /// Forgets a watch that its stream has forgotten already.
-    fn remove(&mut self, index: u32) {
-        let Some(watch) = self.watches[index as usize].take() else {
-            return;
-        };
-        self.free.push(index);
-        self.bytes -= watch_bytes(&watch.request.keys);
-        if let Some(watches) = self.tenants.get_mut(&watch.tenant) {
-            match &watch.request.keys {
-                KeyRange::Point(key) => {
-                    if let Some(list) = watches.points.get_mut(key)
-                        && (watch.place as usize) < list.len()
-                    {
-                        // Thousands may watch one key, and end together.
-                        list.swap_remove(watch.place as usize);
-                        match list.get(watch.place as usize) {
-                            Some(moved) => {
-                                if let Some(moved) = &mut self.watches[*moved as usize] {
-                                    moved.place = watch.place;
-                                }
-                            }
-                            None if list.is_empty() => {
-                                watches.points.remove(key);
-                            }
-                            None => {}
-                        }
-                    }
-                }
-                keys => watches.ranges.remove(keys, index),
-            }
-            watches.behind.remove(&(watch.next, index));
-            watches.turns.remove(&(watch.turn, index));
-        }
-    }
-
     fn fall_behind(&mut self, index: u32, next: i64) {
         let Some(watch) = &mut self.watches[index as usize] else {
             return;
@@ -393,13 +274,19 @@ impl Hub {
 
     /// Transactions were lost on the way here: whatever came after the last one that was fanned out is read from the store.
     fn all_fall_behind(&mut self) {
+        for (tenant, watches) in &mut self.tenants {
+            watches.unfed = self.history.revision(*tenant);
+        }
         for index in 0..self.watches.len() {
             if let Some(watch) = &self.watches[index]
                 && watch.state == State::Current
             {
-                let fanned_out = self.tenants.get(&watch.tenant).map_or(0, |w| w.fanned_out);
+                let (fanned_out, unfed) = self
+                    .tenants
+                    .get(&watch.tenant)
+                    .map_or((0, 0), |watches| (watches.fanned_out, watches.unfed));
                 let next = watch.next.max(fanned_out + 1);
-                if next <= self.history.revision(watch.tenant) {
+                if next <= unfed {
                     self.fall_behind(index as u32, next);
                 }
             }
@@ -421,209 +308,4 @@ impl Hub {
             }
         }
     }
-
-    fn fan_out(&mut self, transaction: &Transaction) {
-        let Some(watches) = self.tenants.get_mut(&transaction.tenant) else {
-            return;
-        };
-        let mut touched = std::mem::take(&mut self.touched);
-        for (at, event) in transaction.events.iter().enumerate() {
-            let all = &mut self.watches;
-            let mut matched = |index: u32| {
-                if let Some(watch) = &mut all[index as usize]
-                    && watch.state == State::Current
-                    && watch.next <= transaction.main
-                    && wants(&watch.request, &event.row)
-                {
-                    if watch.matched.is_empty() {
-                        touched.push(index);
-                    }
-                    watch.matched.push(at as u32);
-                }
-            };
-            if let Some(points) = watches.points.get(&event.row.key) {
-                points.iter().copied().for_each(&mut matched);
-            }
-            watches.ranges.stab(&event.row.key, &mut matched);
-        }
-        watches.fanned_out = watches.fanned_out.max(transaction.main);
-
-        let mut plain = vec![None; transaction.events.len()];
-        let mut with_previous = vec![None; transaction.events.len()];
-        for index in touched.drain(..) {
-            let Some(watch) = &mut self.watches[index as usize] else {
-                continue;
-            };
-            let matched = std::mem::take(&mut watch.matched);
-            if !watch.sink.has_room() {
-                watch.next = transaction.main;
-                watch.state = State::Stalled;
-                continue;
-            }
-            let events = matched
-                .iter()
-                .map(|at| {
-                    let event = &transaction.events[*at as usize];
-                    let cached = if watch.request.previous {
-                        &mut with_previous[*at as usize]
-                    } else {
-                        &mut plain[*at as usize]
-                    };
-                    cached
-                        .get_or_insert_with(|| {
-                            encode_applied(
-                                &*self.history,
-                                self.encode,
-                                transaction.tenant,
-                                event,
-                                watch.request.previous,
-                            )
-                        })
-                        .clone()
-                })
-                .collect();
-            watch.next = transaction.main + 1;
-            deliver(watch, events, transaction.main, self.limits.fragment_bytes);
-        }
-        self.touched = touched;
-    }
-
-    fn end(&mut self, index: u32, compacted: i64) {
-        let Some(watch) = &self.watches[index as usize] else {
-            return;
-        };
-        watch.sink.push(Delivery {
-            watch_id: watch.request.id,
-            revision: 0,
-            kind: DeliveryKind::Canceled { compacted },
-        });
-        let (stream, id) = (watch.stream, watch.request.id);
-        if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.watches.remove(&id);
-        }
-        self.remove(index);
-    }
-
-    /// Answers progress requests whose revision was fanned out. Returns whether one still waits for the inbox.
-    fn answer_progress(&mut self) -> bool {
-        let mut waiting = Vec::new();
-        for id in std::mem::take(&mut self.asking) {
-            // A stream may have ended since it asked.
-            let Some(stream) = self.streams.get_mut(&id) else {
-                continue;
-            };
-            let Some(at) = stream.progress_at else {
-                continue;
-            };
-            let fanned_out = self
-                .tenants
-                .get(&stream.tenant)
-                .map_or(0, |watches| watches.fanned_out);
-            if fanned_out < at {
-                // The transaction is applied, but its events are not in the inbox yet: they come within microseconds.
-                waiting.push(id);
-                continue;
-            }
-            stream.progress_at = None;
-            let synced = !stream.watches.is_empty()
-                && stream.watches.values().all(|index| {
-                    self.watches[*index as usize].as_ref().is_some_and(|watch| {
-                        watch.state == State::Current && watch.next <= fanned_out + 1
-                    })
-                });
-            if synced {
-                stream.sink.push(Delivery {
-                    watch_id: -1,
-                    revision: fanned_out,
-                    kind: DeliveryKind::Progress,
-                });
-            }
-        }
-        self.asking = waiting;
-        !self.asking.is_empty()
-    }
-
-    fn tick(&mut self) {
-        for watch in self.watches.iter_mut().flatten() {
-            let idle = !std::mem::take(&mut watch.active);
-            let fanned_out = self
-                .tenants
-                .get(&watch.tenant)
-                .map_or(0, |watches| watches.fanned_out);
-            if watch.request.progress
-                && idle
-                && watch.state == State::Current
-                && watch.next <= fanned_out + 1
-                && watch.sink.has_room()
-            {
-                watch.sink.push(Delivery {
-                    watch_id: watch.request.id,
-                    revision: fanned_out,
-                    kind: DeliveryKind::Progress,
-                });
-            }
-        }
-    }
-}
-
-fn watch_bytes(keys: &KeyRange) -> usize {
-    let keys = match keys {
-        KeyRange::Point(key) => key.len(),
-        KeyRange::Span { start, end } => start.len() + end.len(),
-        KeyRange::From(start) => start.len(),
-        KeyRange::All => 0,
-    };
-    WATCH_BYTES + keys
-}
-
-fn wants(request: &WatchRequest, row: &Row) -> bool {
-    if row.tombstone {
-        !request.no_delete
-    } else {
-        !request.no_put
-    }
-}
-
-fn encode_applied(
-    history: &dyn History,
-    encode: EncodeEvent,
-    tenant: TenantId,
-    event: &Event,
-    previous: bool,
-) -> Bytes {
-    let row = &event.row;
-    let replaced = match event.replaced.filter(|_| previous) {
-        // A put, and in the same transaction a delete without an upper bound.
-        Some(revision) if revision.main == row.revision.main => replaced_by(history, tenant, row),
-        Some(revision) => history.row(tenant, revision),
-        None => None,
-    };
-    encode(row, replaced.as_ref())
-}
-
-fn deliver(watch: &mut Watch, events: Vec<Bytes>, revision: i64, fragment_bytes: usize) {
-    watch.active = true;
-    let id = watch.request.id;
-    let push = |events: Vec<Bytes>, fragment: bool| {
-        watch.sink.push(Delivery {
-            watch_id: id,
-            revision,
-            kind: DeliveryKind::Events { events, fragment },
-        });
-    };
-    if !watch.request.fragment || events.iter().map(Bytes::len).sum::<usize>() < fragment_bytes {
-        push(events, false);
-        return;
-    }
-    let mut part = Vec::new();
-    let mut size = 0;
-    for event in events {
-        if !part.is_empty() && size + event.len() >= fragment_bytes {
-            push(std::mem::take(&mut part), true);
-            size = 0;
-        }
-        size += event.len();
-        part.push(event);
-    }
-    push(part, false);
 }

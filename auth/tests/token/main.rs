@@ -1,0 +1,13 @@
+//! Tokens: what passes, and every forgery that must not (SECURITY-CASES.md, "Tokens").
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "test code: a panic is the report of a failure"
+)]
+
+mod attacks;
+mod external;
+mod flag;
+mod forge;
+mod keys;
+mod random;

@@ -1,0 +1,4 @@
+//! libFuzzer for the target `auth_records`.
+#![no_main]
+
+holdfast_fuzz::program!("auth_records");

@@ -1,0 +1,11 @@
+//! The targets, one file each.
+
+pub(crate) mod auth_records;
+pub(crate) mod command;
+pub(crate) mod grpc_message;
+pub(crate) mod headers;
+pub(crate) mod jwks;
+pub(crate) mod raft_log;
+pub(crate) mod snapshot;
+pub(crate) mod tls_identity;
+pub(crate) mod token;

@@ -1,0 +1,41 @@
+//! The keys of the state records (`docs/ARCHITECTURE.md`, "Files").
+
+use crate::answer::Alarm;
+use crate::state::alarm_bit;
+use bytes::{BufMut, Bytes, BytesMut};
+use holdfast_storage::TenantId;
+
+pub(super) const REVISION: u8 = b'r';
+pub(super) const COMPACTED: u8 = b'c';
+pub(super) const LEASE: u8 = b'l';
+pub(super) const ALARM: u8 = b'a';
+/// Users and roles. What follows the tenant is the key that the record has in [`holdfast_auth::AuthState`].
+pub(super) const AUTH: u8 = b'u';
+/// A token key. It belongs to the whole group, so that no tenant follows but the key's id.
+pub(super) const TOKEN_KEY: u8 = b'k';
+
+pub(super) fn record_key(kind: u8, tenant: TenantId, rest: &[u8]) -> Bytes {
+    let mut key = BytesMut::with_capacity(5 + rest.len());
+    key.put_u8(kind);
+    key.put_u32(tenant.0);
+    key.put_slice(rest);
+    key.freeze()
+}
+
+pub(super) fn lease_key(tenant: TenantId, id: i64) -> Bytes {
+    record_key(LEASE, tenant, &id.to_be_bytes())
+}
+
+pub(super) fn alarm_key(tenant: TenantId, alarm: Alarm) -> Bytes {
+    let mut rest = alarm.member.to_be_bytes().to_vec();
+    rest.push(alarm_bit(alarm.kind));
+    record_key(ALARM, tenant, &rest)
+}
+
+pub(super) fn auth_key(tenant: TenantId, key: &[u8]) -> Bytes {
+    record_key(AUTH, tenant, key)
+}
+
+pub(super) fn token_key(kid: &str) -> Bytes {
+    [&[TOKEN_KEY], kid.as_bytes()].concat().into()
+}

@@ -1,0 +1,269 @@
+//! Watches end where their callers lose the right to them: nothing later is delivered, whatever the interleaving.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod model;
+mod strategies;
+mod world;
+
+use bytes::Bytes;
+use holdfast_auth::{AuthChange, Caller, KeyRange};
+use holdfast_tenant::Command;
+use holdfast_tenant::request::{Op, Put, Txn};
+use holdfast_tenant::watch::{Message, WatchRequest};
+use model::all_keys;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use strategies::auth::{Who, auth_change, set_up, who};
+use strategies::keys;
+use world::{World, delete, put, put_of, watch};
+
+#[derive(Clone, Debug)]
+enum Change {
+    Data(Command),
+    Auth(AuthChange),
+    /// Takes a permission that is there from a role that is there.
+    Revoke(usize, usize),
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(Vec<Change>),
+    /// In the middle of the next round, after so many questions of the hub.
+    ApplyWithin(usize, Vec<Change>),
+    /// Takes from one of the watches what it rests on, in one way or another, and changes one of its keys before and after that; in one
+    /// entry, which is applied in the middle of the next round or before it.
+    Strike(Option<usize>, usize, u8),
+    /// More than waits for the hub: it is forgotten, and read from the store.
+    Flood,
+    Create(usize, Option<i64>, KeyRange, Who, [bool; 2]),
+    Cancel(usize, i64),
+    Progress(usize),
+    Room(usize, usize),
+    Close(usize),
+    Compact(i64),
+    Round,
+    Tick,
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let key = || prop::sample::select(vec!["a", "b", "c", "d", "ab"]);
+    let txn = (key(), key()).prop_map(|(a, b)| {
+        let success = if a == b {
+            vec![Op::Put(put_of(a, "x"))]
+        } else {
+            vec![Op::Put(put_of(a, "x")), Op::Put(put_of(b, "y"))]
+        };
+        Command::Txn(Txn {
+            success,
+            ..Txn::default()
+        })
+    });
+    prop_oneof![
+        8 => key().prop_map(|key| Change::Data(put(key, "v"))),
+        1 => keys().prop_map(|keys| Change::Data(delete(keys))),
+        2 => txn.prop_map(Change::Data),
+        3 => auth_change().prop_map(Change::Auth),
+        4 => (0..4usize, 0..4usize).prop_map(|(role, at)| Change::Revoke(role, at)),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let stream = || 0..2usize;
+    let start = prop_oneof![3 => Just(None), 4 => (-25..4i64).prop_map(Some)];
+    prop_oneof![
+        12 => vec(change(), 1..5).prop_map(Step::Apply),
+        8 => (0..12usize, vec(change(), 1..5)).prop_map(|(after, changes)| Step::ApplyWithin(after, changes)),
+        8 => (prop_oneof![2 => (0..5usize).prop_map(Some), 1 => Just(None)], 0..9usize, 0..6u8)
+            .prop_map(|(after, watch, how)| Step::Strike(after, watch, how)),
+        14 => (stream(), start, keys(), who(), any::<[bool; 2]>())
+            .prop_map(|(at, start, keys, who, flags)| Step::Create(at, start, keys, who, flags)),
+        1 => (stream(), 0..5i64).prop_map(|(at, id)| Step::Cancel(at, id)),
+        1 => stream().prop_map(Step::Progress),
+        5 => (stream(), prop_oneof![2 => Just(0usize), 2 => 1..4usize, 2 => Just(usize::MAX)])
+            .prop_map(|(at, room)| Step::Room(at, room)),
+        1 => stream().prop_map(Step::Close),
+        1 => (0..8i64).prop_map(Step::Compact),
+        12 => Just(Step::Round),
+        1 => Just(Step::Tick),
+    ]
+}
+
+fn commands(world: &World, changes: Vec<Change>) -> Vec<(Caller, Command)> {
+    let roles = &world.model.auth.roles;
+    let command = |change| match change {
+        Change::Data(command) => command,
+        Change::Auth(change) => Command::Auth(change),
+        Change::Revoke(role, at) => {
+            let role = roles.iter().filter(|(_, held)| !held.is_empty()).nth(role);
+            let Some((role, held)) = role else {
+                return put("d", "nothing to revoke");
+            };
+            Command::Auth(AuthChange::RoleRevokePermission {
+                role: role.clone(),
+                keys: held[at % held.len()].keys.clone(),
+            })
+        }
+    };
+    changes
+        .into_iter()
+        .map(|change| (Caller::Server, command(change)))
+        .collect()
+}
+
+/// See [`Step::Strike`]. Afterwards the caller may or may not be as before.
+fn strike(world: &World, watch: usize, how: u8) -> Vec<(Caller, Command)> {
+    let auth = &world.model.auth;
+    let struck = world.streams.iter().flat_map(|stream| {
+        let active = stream.watches.iter().filter(|watch| watch.ended.is_none());
+        active.filter_map(|watch| {
+            let Caller::User { id, .. } = watch.caller else {
+                return None;
+            };
+            let (name, user) = auth.users.iter().find(|(_, user)| user.id == id.0)?;
+            let key = all_keys().find(|key| watch.request.keys.contains(key))?;
+            Some((name.clone(), user.clone(), key))
+        })
+    });
+    let struck: Vec<_> = struck.collect();
+    if struck.is_empty() {
+        return vec![(Caller::Server, put("d", "nobody watches"))];
+    }
+    let (user, state, key) = &struck[watch % struck.len()];
+    let change = Command::Put(Put {
+        key: key.clone(),
+        ..put_of("", "v")
+    });
+    let all = |to: fn(String, String) -> AuthChange| {
+        let roles = state.roles.iter();
+        roles.map(move |role| Command::Auth(to(user.clone(), role.clone())))
+    };
+    let mut commands = vec![change.clone()];
+    match how {
+        0 => commands.push(Command::Auth(AuthChange::UserDelete { name: user.clone() })),
+        1 => commands.push(Command::Auth(AuthChange::UserChangePassword {
+            name: user.clone(),
+            password: None,
+        })),
+        _ => commands.extend(all(|user, role| AuthChange::UserRevokeRole { user, role })),
+    }
+    commands.push(change.clone());
+    if how == 5 {
+        // What is given back does not bring the watch back.
+        commands.extend(all(|user, role| AuthChange::UserGrantRole { user, role }));
+        commands.push(change);
+    }
+    let by_server = commands.into_iter();
+    by_server.map(|command| (Caller::Server, command)).collect()
+}
+
+/// What the flood is made of: each is half of what may wait.
+fn large(size: &Bytes) -> Command {
+    Command::Put(Put {
+        value: size.clone(),
+        ..put_of("a", "")
+    })
+}
+
+fn run(first: &[Command], steps: Vec<Step>) {
+    let mut world = World::new(2);
+    world.apply(first);
+    let value = Bytes::from(vec![b'l'; 33 << 20]);
+    for step in steps {
+        match step {
+            Step::Apply(changes) => {
+                let commands = commands(&world, changes);
+                world.apply_by(&commands);
+            }
+            Step::ApplyWithin(after, changes) => {
+                let commands = commands(&world, changes);
+                world.apply_within(after, commands);
+            }
+            Step::Strike(after, watch, how) => {
+                let commands = strike(&world, watch, how);
+                match after {
+                    Some(after) => world.apply_within(after, commands),
+                    None => world.apply_by(&commands),
+                }
+            }
+            Step::Flood => {
+                world.model.overflowed = true;
+                for _ in 0..3 {
+                    world.apply(&[large(&value)]);
+                }
+            }
+            Step::Create(at, start, keys, who, [previous, fragment]) => {
+                let caller = who.resolve(&world.model.auth);
+                // The edge asks before it tells the hub.
+                if world.model.auth.may_watch(&caller, &keys).is_err() {
+                    continue;
+                }
+                let start = start.map_or(0, |start| world.model.revision + start);
+                let request = WatchRequest {
+                    start,
+                    previous,
+                    fragment,
+                    ..watch(keys)
+                };
+                world.create_by(at, request, caller);
+            }
+            Step::Cancel(at, watch_id) => {
+                let stream = world.streams[at].id;
+                world.inbox().push(Message::Cancel { stream, watch_id });
+            }
+            Step::Progress(at) => {
+                let stream = world.streams[at].id;
+                world.inbox().push(Message::Progress { stream });
+            }
+            Step::Room(at, room) => world.streams[at].sink.give_room(room),
+            Step::Close(at) => world.close(at),
+            Step::Compact(back) => {
+                let revision = world.model.revision - back;
+                world.apply(&[Command::Compact { revision }]);
+            }
+            Step::Round => {
+                world.step();
+            }
+            Step::Tick => world.tick(),
+        }
+    }
+    world.check_all();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 150,
+        rng_seed: RngSeed::Fixed(20_261_120),
+        failure_persistence: None,
+        max_shrink_iters: 2_000,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_watch_outlives_its_permission(
+        first in set_up(),
+        steps in vec(step(), 20..120),
+    ) {
+        run(&first, steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 12,
+        rng_seed: RngSeed::Fixed(20_261_120),
+        failure_persistence: None,
+        max_shrink_iters: 100,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn nor_when_the_inbox_overflows(
+        first in set_up(),
+        mut steps in vec(step(), 20..60),
+        flood in 5..60usize,
+    ) {
+        steps.insert(flood.min(steps.len()), Step::Flood);
+        run(&first, steps);
+    }
+}

@@ -1,0 +1,159 @@
+//! The machine, which applies entries between the hub's rounds and in the middle of them.
+
+use bytes::Bytes;
+use holdfast_auth::{Caller, Denied, KeyRange};
+use holdfast_storage::lease::Millis;
+use holdfast_storage::{LogPosition, Revision, Row, TenantId};
+use holdfast_tenant::watch::History;
+use holdfast_tenant::{Command, Machine, Outcome, Tenants};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+type Entry = Vec<(Caller, Command)>;
+
+/// An entry with its answers.
+pub(crate) struct Applied {
+    /// Counts entries and requests.
+    pub(crate) at: u64,
+    pub(crate) commands: Entry,
+    pub(crate) outcomes: Vec<Outcome>,
+}
+
+/// Stands between the hub and the state, and knows how often the hub has asked.
+pub(crate) struct Applier {
+    pub(crate) machine: Mutex<Machine>,
+    pub(crate) tenants: Arc<Tenants>,
+    compacted: Arc<AtomicI64>,
+    index: AtomicU64,
+    time: AtomicU64,
+    /// After how many questions which entry is applied.
+    planned: Mutex<Option<(usize, Entry)>>,
+    applied: Mutex<Vec<Applied>>,
+}
+
+impl Applier {
+    pub(crate) fn new(machine: Machine, compacted: Arc<AtomicI64>) -> Applier {
+        Applier {
+            tenants: machine.tenants().clone(),
+            machine: Mutex::new(machine),
+            compacted,
+            index: AtomicU64::new(1),
+            time: AtomicU64::new(0),
+            planned: Mutex::default(),
+            applied: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn next_position(&self) -> LogPosition {
+        LogPosition {
+            index: self.index.fetch_add(1, Ordering::SeqCst) + 1,
+            term: 1,
+        }
+    }
+
+    pub(crate) fn next_time(&self) -> u64 {
+        self.time.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(crate) fn apply(&self, commands: &[(Caller, Command)]) {
+        let mut entry = Vec::new();
+        for (caller, command) in commands {
+            command.encode(TenantId::DEFAULT, caller, &mut entry);
+        }
+        let (at, position) = (self.next_time(), self.next_position());
+        let mut outcomes = Vec::new();
+        let entry = Bytes::from(entry);
+        let mut machine = self.machine.lock();
+        machine
+            .apply(position, entry, Millis(0), &mut outcomes)
+            .unwrap();
+        let tenant = self.tenants.get(TenantId::DEFAULT).unwrap();
+        self.compacted.store(tenant.compacted(), Ordering::SeqCst);
+        let commands = commands.to_vec();
+        self.applied.lock().push(Applied {
+            at,
+            commands,
+            outcomes,
+        });
+    }
+
+    pub(crate) fn plan(&self, after: usize, commands: Entry) {
+        let before = self.planned.lock().replace((after, commands));
+        if let Some((_, commands)) = before {
+            self.apply(&commands);
+        }
+    }
+
+    /// Applies what is planned if it was not yet. Whether anything was applied in the middle of the round.
+    pub(crate) fn finish_plan(&self) -> bool {
+        let left = self.planned.lock().take();
+        if let Some((_, commands)) = left {
+            self.apply(&commands);
+        }
+        !self.applied.lock().is_empty()
+    }
+
+    pub(crate) fn take_applied(&self) -> Vec<Applied> {
+        std::mem::take(&mut self.applied.lock())
+    }
+
+    fn asked(&self) {
+        let due = {
+            let mut planned = self.planned.lock();
+            match planned.as_mut() {
+                Some((after @ 1.., _)) => {
+                    *after -= 1;
+                    None
+                }
+                _ => planned.take(),
+            }
+        };
+        if let Some((_, commands)) = due {
+            self.apply(&commands);
+        }
+    }
+}
+
+impl History for Applier {
+    fn revision(&self, tenant: TenantId) -> i64 {
+        self.asked();
+        self.tenants.revision(tenant)
+    }
+
+    fn compacted(&self, tenant: TenantId) -> i64 {
+        self.asked();
+        self.tenants.compacted(tenant)
+    }
+
+    fn published(&self, tenant: TenantId) -> i64 {
+        self.asked();
+        self.tenants.published(tenant)
+    }
+
+    fn scan(
+        &self,
+        tenant: TenantId,
+        from: i64,
+        through: i64,
+        visit: &mut dyn FnMut(Row) -> bool,
+    ) -> Result<(), String> {
+        self.asked();
+        self.tenants.scan(tenant, from, through, visit)
+    }
+
+    fn before(&self, tenant: TenantId, key: &[u8], main: i64) -> Option<Row> {
+        self.asked();
+        self.tenants.before(tenant, key, main)
+    }
+
+    fn may_watch(&self, tenant: TenantId, caller: &Caller, keys: &KeyRange) -> Result<(), Denied> {
+        self.asked();
+        self.tenants.may_watch(tenant, caller, keys)
+    }
+
+    fn row(&self, tenant: TenantId, revision: Revision) -> Option<Row> {
+        self.asked();
+        self.tenants.row(tenant, revision)
+    }
+}
