@@ -4,14 +4,13 @@
 //! target. libFuzzer runs them through the programs in `fuzz_targets/` (`README.md` says how); `tests/smoke.rs` runs them over the
 //! committed inputs on every toolchain.
 
-#![expect(
-    clippy::expect_used,
-    reason = "a target reports by panicking"
-)]
+#![expect(clippy::expect_used, reason = "a target reports by panicking")]
 
 mod input;
 mod targets;
 
+#[path = "../../server/src/framing.rs"]
+mod framing;
 #[path = "../../server/src/headers.rs"]
 mod headers;
 #[path = "../../server/src/grpc/lower.rs"]
@@ -19,13 +18,14 @@ mod lower;
 
 pub mod seeds;
 
-/// A target: takes any bytes, and panics if a promise is broken.
-pub type Target = fn(&[u8]);
+/// A target: takes any bytes, and panics if a promise is broken. Says whether what it tests accepted them.
+pub type Target = fn(&[u8]) -> bool;
 
 /// All targets by name. Each has a program in `fuzz_targets/` and a folder in `corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("auth_records", targets::auth_records::run),
     ("command", targets::command::run),
+    ("framing", targets::framing::run),
     ("grpc_message", targets::grpc_message::run),
     ("headers", targets::headers::run),
     ("jwks", targets::jwks::run),
@@ -51,7 +51,7 @@ macro_rules! program {
         libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             static TARGET: std::sync::LazyLock<$crate::Target> =
                 std::sync::LazyLock::new(|| $crate::target($name).expect("a target of that name"));
-            TARGET(data);
+            (*TARGET)(data);
         });
     };
 }

@@ -11,7 +11,7 @@ use holdfast_auth::{Demands, KeyRange};
 use holdfast_config::{AuditSink, AuditSync, Config, Host, Profile};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
@@ -23,6 +23,8 @@ struct Audited {
     time: SystemTime,
     id: u64,
     facts: Mutex<Facts>,
+    /// A record of the beginning was taken.
+    begun: AtomicBool,
 }
 
 struct Facts {
@@ -53,6 +55,7 @@ impl Entry {
                 request_bytes: 0,
                 revision: None,
             }),
+            begun: AtomicBool::new(false),
         }))
     }
 
@@ -93,11 +96,12 @@ impl Entry {
         }
     }
 
-    /// Whether a record must have been taken before the request is carried out.
+    /// Whether a record must still be taken before the request is carried out.
     pub(crate) fn is_strict(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|audited| audited.plan.is_strict(&audited.facts.lock().keys))
+        self.0.as_ref().is_some_and(|audited| {
+            !audited.begun.load(Ordering::Relaxed)
+                && audited.plan.is_strict(&audited.facts.lock().keys)
+        })
     }
 }
 
@@ -214,7 +218,10 @@ impl Connection {
             );
         }
         match answer.await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                audited.begun.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Ok(Err(reason)) => {
                 tracing::warn!(%reason, "refused a request, because the audit log did not take its record");
                 Err(())
@@ -255,6 +262,11 @@ pub(crate) fn config(
     made.deadline = audit.deadline;
     if let Some(path) = &audit.rules_file {
         made.rules = Rules::load(path)?;
+        let known: Vec<String> = Rpc::ALL.iter().map(|rpc| short_name(*rpc)).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        for pattern in made.rules.unknown_rpcs(&known) {
+            tracing::warn!(%pattern, "an audit rule is for an RPC that there is not");
+        }
     }
     made.sinks = config
         .for_profile(profile)
@@ -274,15 +286,13 @@ pub(crate) fn config(
             }
             AuditSink::Stdout => SinkConfig::Stdout,
             AuditSink::SyslogSocket(path) => SinkConfig::Syslog(SyslogTarget::Socket(path.clone())),
-            AuditSink::SyslogAddress { host, port } => {
-                SinkConfig::Syslog(SyslogTarget::Udp {
-                    host: match host {
-                        Host::Ip(ip) => ip.to_string(),
-                        Host::Name(name) => name.clone(),
-                    },
-                    port: *port,
-                })
-            }
+            AuditSink::SyslogAddress { host, port } => SinkConfig::Syslog(SyslogTarget::Udp {
+                host: match host {
+                    Host::Ip(ip) => ip.to_string(),
+                    Host::Name(name) => name.clone(),
+                },
+                port: *port,
+            }),
         })
         .collect();
     Ok(made)

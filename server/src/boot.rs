@@ -2,12 +2,12 @@
 
 use crate::compaction::Compaction;
 use crate::held::Budget;
+use crate::login::{LoginOptions, Logins};
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
 use crate::node::{
     Applier, Clock, Identity, Node, NodeGroup, READ_BUDGET_UNIT_BYTES, auth_version,
 };
-use crate::login::{LoginOptions, Logins};
 use crate::tokens::{Tokens, TokensError};
 use holdfast_audit::{Auditor, NodeKey};
 use holdfast_auth::password::HashParams;
@@ -102,6 +102,10 @@ pub(crate) fn boot(
     metrics: Arc<Metrics>,
     workers: usize,
 ) -> Result<Booted, BootError> {
+    if !DataDir::is_founded(&config.data_dir) {
+        // Before anything is made.
+        config.check_founding()?;
+    }
     let data_dir = DataDir::open(&config.data_dir, config.wal_dir.as_deref())?;
     for warning in data_dir.warnings() {
         tracing::warn!("{warning}");
@@ -188,8 +192,7 @@ pub(crate) fn boot(
         waiting_seconds: metrics.waiting_seconds(),
     })
     .map_err(BootError::Threads)?;
-    let (auth_changes, auth_changed) =
-        tokio::sync::watch::channel(auth_version(&default_tenant));
+    let (auth_changes, auth_changed) = tokio::sync::watch::channel(auth_version(&default_tenant));
     let tick = config.heartbeat_interval;
     let core = Core::new(
         log,
@@ -253,11 +256,7 @@ pub(crate) fn boot(
     Ok(Booted { node, data_dir })
 }
 
-fn start_audit(
-    config: &Config,
-    identity: &Identity,
-    key: NodeKey,
-) -> Result<Auditor, BootError> {
+fn start_audit(config: &Config, identity: &Identity, key: NodeKey) -> Result<Auditor, BootError> {
     // The folder that the strict profile's default names is ours to make.
     let own = config.data_dir.join("audit");
     for sink in &config.for_profile(identity.profile).audit_sinks {
@@ -332,7 +331,6 @@ fn identity(config: &Config, data_dir: &DataDir) -> Result<Identity, BootError> 
         member.to_be_bytes().as_slice(),
         config.initial_cluster_token.as_bytes(),
     ]);
-    config.check_founding()?;
     data_dir.write_identity(&datadir::Identity {
         cluster_id: cluster,
         member_id: member,
@@ -345,6 +343,10 @@ fn identity(config: &Config, data_dir: &DataDir) -> Result<Identity, BootError> 
     tracing::info!(
         cluster = format!("{cluster:x}"),
         member = format!("{member:x}"),
+        profile = match config.profile {
+            Profile::Strict => "strict",
+            Profile::Etcd => "etcd",
+        },
         "founding a cluster of one member"
     );
     Ok(Identity {

@@ -5,6 +5,7 @@ use crate::identity::unix_now;
 use crate::node::Node;
 use crate::tokens::TokensError;
 use holdfast_auth::{AuthChange, Caller, ROOT};
+use holdfast_config::ConfigError;
 use holdfast_consensus::{Failure, Submission};
 use holdfast_tenant::Command;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 pub(crate) enum FoundingError {
     #[error("the log does not take the cluster's first users: {0}")]
     Refused(Failure),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error(transparent)]
     Tokens(#[from] TokensError),
     #[error("the cluster's first users did not come into force in time")]
@@ -34,6 +37,8 @@ pub(crate) async fn initial_auth(node: &Node) -> Result<(), FoundingError> {
     if !node.settings().initial_auth || !is_untouched {
         return Ok(());
     }
+    // At a later start, too: a node that nobody could log in to must not come up.
+    node.config.check_founding()?;
     let root = || ROOT.to_owned();
     let changes = [
         AuthChange::RoleAdd { name: root() },
@@ -60,8 +65,9 @@ pub(crate) async fn publish_token_key(node: &Node) -> Result<(), FoundingError> 
     };
     let kid = key.kid.clone();
     let publish = Command::PublishTokenKey {
+        // A key before it is lost, or in other hands: what it signed ends by itself.
+        retire_older_at: Some(key.made_at.saturating_add(node.tokens.ttl().as_secs())),
         key,
-        retire_older_at: None,
     };
     submit(node, vec![publish]).map_err(FoundingError::Refused)?;
     wait(|| {

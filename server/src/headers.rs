@@ -61,10 +61,7 @@ fn without_port(host: &str) -> &str {
 }
 
 /// The value of `Access-Control-Allow-Origin` for a request of this origin, if browsers may read the answer there.
-pub(crate) fn allowed_origin(
-    cors: &Allowed,
-    origin: Option<&HeaderValue>,
-) -> Option<HeaderValue> {
+pub(crate) fn allowed_origin(cors: &Allowed, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
     match cors {
         Allowed::Any => Some(HeaderValue::from_static("*")),
         Allowed::Only(_) => {

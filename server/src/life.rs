@@ -103,6 +103,7 @@ fn prepare_quick_start(config: &mut Config) -> Result<Option<QuickStart>, AnyErr
         key_file: quick_start.key_file.clone(),
     });
     config.client_tls.trusted_ca_file = Some(quick_start.ca_file.clone());
+    config.client_tls.client_cert_auth = true;
     Ok(Some(quick_start))
 }
 
@@ -360,7 +361,12 @@ impl Watched<'_> {
                     return Ok(());
                 }
                 _ = hangup.recv() => self.reload_on_signal(),
-                _ = reload.tick() => self.reload(),
+                _ = reload.tick() => {
+                    self.reload();
+                    for notice in self.node.auditor.notices() {
+                        tracing::warn!(%notice, "audit log");
+                    }
+                }
                 _ = renewal.tick() => self.renew(),
                 _ = watchdog.tick(), if every.is_some() => self.notifier.alive(),
                 failure = failures.recv() => return Err(failure.unwrap_or_default().into()),

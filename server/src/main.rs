@@ -8,6 +8,7 @@ mod body;
 mod boot;
 mod compaction;
 mod founding;
+mod framing;
 mod grpc;
 mod headers;
 mod held;

@@ -2,11 +2,11 @@
 
 use crate::compaction::Compaction;
 use crate::held::Budget;
+use crate::login::Logins;
 use crate::mailbox::{Completion, Mailbox, Mailboxes};
 use crate::metrics::Metrics;
-use bytes::Bytes;
-use crate::login::Logins;
 use crate::tokens::Tokens;
+use bytes::Bytes;
 use holdfast_audit::{Auditor, NodeKey, Writer};
 use holdfast_auth::{Authorized, Caller};
 use holdfast_config::{Config, Profile, ProfileSettings};

@@ -1,7 +1,7 @@
 //! Workers: one thread and one runtime each, which own their connections from the handshake to the end (DESIGN §11.1).
 
-use crate::grpc::{Connection, Services};
 use crate::grpc::TENANT;
+use crate::grpc::{Connection, Services};
 use crate::held::{self, Held};
 use crate::identity::ConnectionIdentity;
 use crate::listen::{self, Incoming, PendingHandshakes, Stream};
@@ -174,7 +174,8 @@ async fn connection(
 /// # Errors
 /// What is wrong with the identity: who is refused by it is nobody.
 fn certified(node: &Node, identity: Option<&PeerIdentity>) -> Result<Option<Arc<str>>, String> {
-    let Some(identity) = identity else {
+    // As in etcd, a certificate is a user only where the flag says so; else it opens the door, and a token says who comes.
+    let Some(identity) = identity.filter(|_| node.config.client_tls.client_cert_auth) else {
         return Ok(None);
     };
     let trust_domain = node.config.client_cert_uri_trust_domain.as_deref();

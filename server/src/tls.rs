@@ -32,7 +32,10 @@ pub(crate) struct ListenerTls {
 
 impl ListenerTls {
     /// Loads the client listeners' TLS; `None` when no file and no self-signed certificate is configured. `profile` is the cluster's.
-    pub(crate) fn load(config: &Config, profile: Profile) -> Result<Option<Arc<ListenerTls>>, TlsSetupError> {
+    pub(crate) fn load(
+        config: &Config,
+        profile: Profile,
+    ) -> Result<Option<Arc<ListenerTls>>, TlsSetupError> {
         let security = &config.client_tls;
         let Some(CertificateFiles {
             cert_file,

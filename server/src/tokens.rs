@@ -265,7 +265,10 @@ impl Tokens {
     ///
     /// # Errors
     /// When it cannot be kept.
-    pub(crate) fn make_next(&self, now: u64) -> Result<Option<(Signer, TokenKeyRecord)>, TokensError> {
+    pub(crate) fn make_next(
+        &self,
+        now: u64,
+    ) -> Result<Option<(Signer, TokenKeyRecord)>, TokensError> {
         if !matches!(self.signing, Signing::Own(_)) {
             return Ok(None);
         }

@@ -9,8 +9,7 @@
 use bytes::Bytes;
 use holdfast_proto::{authpb, etcdserverpb as pb};
 use holdfast_tests::{
-    Guarded, Kind, ROOT_PASSWORD, Raw, Server, ServerOptions, bad_token, denied, holdfast_only,
-    refused, unidentified,
+    Guarded, Kind, ROOT_PASSWORD, Server, ServerOptions, denied, holdfast_only, refused,
     wire::{b, get, put, revision},
 };
 use tonic::{Code, Status};

@@ -104,11 +104,11 @@ fn tests_of(file: &Path) -> BTreeSet<String> {
     for line in source.lines().map(str::trim) {
         if line.starts_with("#[test") || line.starts_with("#[tokio::test") {
             is_test = true;
-        } else if let Some((_, rest)) = line.split_once("fn ") {
-            if std::mem::take(&mut is_test) {
-                let name = rest.split(['(', '<']).next().unwrap_or_default();
-                found.insert(name.to_owned());
-            }
+        } else if let Some((_, rest)) = line.split_once("fn ")
+            && std::mem::take(&mut is_test)
+        {
+            let name = rest.split(['(', '<']).next().unwrap_or_default();
+            found.insert(name.to_owned());
         }
     }
     found
@@ -135,7 +135,9 @@ fn every_case_has_tests_and_every_test_is_there() {
                 continue;
             };
             let path = root().join(file);
-            let known = files.entry(file.to_owned()).or_insert_with(|| tests_of(&path));
+            let known = files
+                .entry(file.to_owned())
+                .or_insert_with(|| tests_of(&path));
             if !known.contains(name) {
                 wrong.push(format!("{case:?}: there is no test {name} in {file}"));
             }
@@ -157,7 +159,11 @@ fn every_case_is_performed_against_the_binary() {
     let outside = ["tests/tests/", "server/tests/"];
     let missing: Vec<_> = rows()
         .into_iter()
-        .filter(|(_, tests)| !tests.iter().any(|test| outside.iter().any(|at| test.starts_with(at))))
+        .filter(|(_, tests)| {
+            !tests
+                .iter()
+                .any(|test| outside.iter().any(|at| test.starts_with(at)))
+        })
         .map(|(case, _)| case)
         .collect();
     assert_eq!(missing, NOT_YET);

@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
@@ -15,12 +16,13 @@ use base64::{
 };
 use holdfast_proto::{admin as admin_pb, etcdserverpb as pb};
 use holdfast_tests::{
-    Guarded, Kind::Readwrite, PATIENCE, Raw, RawWatch, ServerOptions, eventually, holdfast_only,
-    watch_key,
+    Guarded,
+    Kind::Readwrite,
+    PATIENCE, Raw, RawWatch, ServerOptions, eventually, holdfast_only, watch_key,
     wire::{get, put},
 };
 use rustix::process::Signal;
-use security::{AuditFile, Secured, Site, TokenKey, get as page};
+use security::{AuditFile, Secured, Site, TokenKey, get as page, holds, snapshot};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -55,19 +57,25 @@ impl Secrets {
             for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
                 let text = engine.encode(&shifted);
                 let from = [0, 2, 3][shift];
-                forms.push(text[from..text.len() - 2].as_bytes().to_vec());
+                forms.push(text.as_bytes()[from..text.len() - 2].to_vec());
             }
         }
         forms.sort();
         forms.dedup();
-        assert!(forms.iter().all(|form| form.len() >= 8), "{what} is too short to be searched for");
+        assert!(
+            forms.iter().all(|form| form.len() >= 8),
+            "{what} is too short to be searched for"
+        );
         let what = what.to_owned();
         self.0.push(Secret { what, forms, home });
     }
 
     /// Everything in a PEM file that tells of the key: each line of its body, and the bytes.
     fn add_pem(&mut self, what: &str, pem: &str) {
-        let body: Vec<_> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        let body: Vec<_> = pem
+            .lines()
+            .filter(|line| !line.starts_with("-----"))
+            .collect();
         for line in &body {
             if line.len() >= 16 {
                 self.add(&format!("a line of {what}"), line.as_bytes(), None);
@@ -94,20 +102,6 @@ impl Secrets {
     }
 }
 
-fn holds(bytes: &[u8], form: &[u8]) -> bool {
-    // Most bytes are not the first one.
-    let first = form[0];
-    let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|byte| *byte == first) {
-        let at = from + at;
-        if bytes[at..].starts_with(form) {
-            return true;
-        }
-        from = at + 1;
-    }
-    false
-}
-
 /// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -120,17 +114,6 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// The bytes of a snapshot.
-async fn snapshot(raw: &Raw) -> Vec<u8> {
-    let answer = raw.maintenance.clone().snapshot(pb::SnapshotRequest {}).await;
-    let mut stream = answer.unwrap().into_inner();
-    let mut bytes = Vec::new();
-    while let Some(piece) = stream.message().await.unwrap() {
-        bytes.extend_from_slice(&piece.blob);
-    }
-    bytes
 }
 
 /// What was seen of the server beside its files.
@@ -159,7 +142,10 @@ impl Seen {
             "/livez?verbose",
             "/readyz?verbose",
         ] {
-            for dial in [secured.http(Some(&shown)), secured.metrics_http(Some(&shown))] {
+            for dial in [
+                secured.http(Some(&shown)),
+                secured.metrics_http(Some(&shown)),
+            ] {
                 self.add(path, page(&dial, path).await.unwrap().text);
             }
         }
@@ -167,11 +153,19 @@ impl Seen {
 
     async fn answers(&mut self, root: &Raw) {
         self.add("Status", format!("{:?}", root.status().await.unwrap()));
-        self.add("AuthStatus", format!("{:?}", root.auth_status().await.unwrap()));
+        self.add(
+            "AuthStatus",
+            format!("{:?}", root.auth_status().await.unwrap()),
+        );
         self.add("UserList", format!("{:?}", root.user_list().await.unwrap()));
-        self.add("UserGet", format!("{:?}", root.user_get("alice").await.unwrap()));
+        self.add(
+            "UserGet",
+            format!("{:?}", root.user_get("alice").await.unwrap()),
+        );
         let mut admin = Admin::new(root.carrier.clone());
-        let keys = admin.list_token_keys(admin_pb::ListTokenKeysRequest {}).await;
+        let keys = admin
+            .list_token_keys(admin_pb::ListTokenKeysRequest {})
+            .await;
         self.add("ListTokenKeys", format!("{:?}", keys.unwrap()));
     }
 }
@@ -201,20 +195,37 @@ async fn cve_2021_28235_a_life_of_administration_leaves_no_secret_anywhere() {
         let pairs = (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16));
         pairs.collect::<Result<_, _>>().unwrap()
     };
-    secrets.add("the first token key", &unhex(&token_key(&data)), Some("token-key"));
+    secrets.add(
+        "the first token key",
+        &unhex(&token_key(&data)),
+        Some("token-key"),
+    );
     let audit_key = fs::read_to_string(data.join("audit-key")).unwrap();
     let audit_key = audit_key.split_whitespace().last().unwrap().to_owned();
     secrets.add("the audit key", &unhex(&audit_key), Some("audit-key"));
-    secrets.add_pem("the server's key", &fs::read_to_string(site.path("server.key")).unwrap());
+    secrets.add_pem(
+        "the server's key",
+        &fs::read_to_string(site.path("server.key")).unwrap(),
+    );
     let shown = site.client("root");
     secrets.add_pem("root's key", &shown.key_pem);
-    let passwords = ["root", "alice", "alice's new", "bob", "wrong", "nobody's", "short"];
+    let passwords = [
+        "root",
+        "alice",
+        "alice's new",
+        "bob",
+        "wrong",
+        "nobody's",
+        "short",
+    ];
     for of in passwords {
         secrets.add(&format!("the password {of}"), password(of).as_bytes(), None);
     }
 
     let root = secured.raw(&shown).await;
-    root.change_password("root", &password("root")).await.unwrap();
+    root.change_password("root", &password("root"))
+        .await
+        .unwrap();
     for (name, of) in [("alice", "alice"), ("bob", "bob")] {
         root.user_add(name, &password(of)).await.unwrap();
         root.role_add(name).await.unwrap();
@@ -226,38 +237,88 @@ async fn cve_2021_28235_a_life_of_administration_leaves_no_secret_anywhere() {
     for (name, of) in [("root", "root"), ("alice", "alice"), ("bob", "bob")] {
         tokens.push(nobody.authenticate(name, &password(of)).await.unwrap());
     }
-    seen.refusal("a wrong password", nobody.authenticate("alice", &password("wrong")).await);
-    seen.refusal("an unknown user", nobody.authenticate("eve", &password("nobody's")).await);
+    seen.refusal(
+        "a wrong password",
+        nobody.authenticate("alice", &password("wrong")).await,
+    );
+    seen.refusal(
+        "an unknown user",
+        nobody.authenticate("eve", &password("nobody's")).await,
+    );
     // Mistakes that people make: a password where the name belongs is not one that can be kept out of the audit log, but of all else.
-    seen.refusal("a user twice", root.user_add("alice", &password("wrong")).await);
-    seen.refusal("an unknown user", root.change_password("eve", &password("nobody's")).await);
-    seen.refusal("not permitted", nobody.with_token(&tokens[1]).user_add("eve", &password("wrong")).await);
-    seen.refusal("nobody", nobody.change_password("alice", &password("wrong")).await);
+    seen.refusal(
+        "a user twice",
+        root.user_add("alice", &password("wrong")).await,
+    );
+    seen.refusal(
+        "an unknown user",
+        root.change_password("eve", &password("nobody's")).await,
+    );
+    seen.refusal(
+        "not permitted",
+        nobody
+            .with_token(&tokens[1])
+            .user_add("eve", &password("wrong"))
+            .await,
+    );
+    seen.refusal(
+        "nobody",
+        nobody.change_password("alice", &password("wrong")).await,
+    );
     let alice = nobody.with_token(&tokens[1]);
     alice.put(put("a", "1")).await.unwrap();
     let (watch, _) = RawWatch::on(&alice, watch_key("a")).await;
     seen.refusal("not permitted", alice.range(get("x")).await);
-    alice.change_password("alice", &password("alice's new")).await.unwrap();
+    alice
+        .change_password("alice", &password("alice's new"))
+        .await
+        .unwrap();
     seen.refusal("an old token", alice.put(put("a", "2")).await);
-    seen.refusal("a damaged token", nobody.with_token(&format!("{}x", tokens[0])).status().await);
+    seen.refusal(
+        "a damaged token",
+        nobody.with_token(&format!("{}x", tokens[0])).status().await,
+    );
     let bearer = format!("Bearer {}x", tokens[2]);
     let damaged = nobody.with_metadata(&[("authorization", &bearer)]);
     seen.refusal("a damaged token", damaged.status().await);
-    tokens.push(nobody.authenticate("alice", &password("alice's new")).await.unwrap());
+    tokens.push(
+        nobody
+            .authenticate("alice", &password("alice's new"))
+            .await
+            .unwrap(),
+    );
     let mut admin = Admin::new(root.carrier.clone());
-    let request = admin_pb::RotateTokenKeyRequest { overlap_seconds: 600 };
+    let request = admin_pb::RotateTokenKeyRequest {
+        overlap_seconds: 600,
+    };
     admin.rotate_token_key(request).await.unwrap();
-    secrets.add("the second token key", &unhex(&token_key(&data)), Some("token-key"));
+    secrets.add(
+        "the second token key",
+        &unhex(&token_key(&data)),
+        Some("token-key"),
+    );
     tokens.push(nobody.authenticate("bob", &password("bob")).await.unwrap());
-    nobody.with_token(&tokens[4]).put(put("b", "1")).await.unwrap();
+    nobody
+        .with_token(&tokens[4])
+        .put(put("b", "1"))
+        .await
+        .unwrap();
     root.user_delete("bob").await.unwrap();
     drop(watch);
     for (index, token) in tokens.iter().enumerate() {
         let mut parts = token.splitn(3, '.');
         let (_, claims, signature) = (parts.next(), parts.next().unwrap(), parts.next().unwrap());
         secrets.add(&format!("token {index}"), token.as_bytes(), None);
-        secrets.add(&format!("the claims of token {index}"), claims.as_bytes(), None);
-        secrets.add(&format!("the signature of token {index}"), signature.as_bytes(), None);
+        secrets.add(
+            &format!("the claims of token {index}"),
+            claims.as_bytes(),
+            None,
+        );
+        secrets.add(
+            &format!("the signature of token {index}"),
+            signature.as_bytes(),
+            None,
+        );
     }
     seen.pages(&secured, &site).await;
     seen.answers(&root).await;
@@ -269,7 +330,11 @@ async fn cve_2021_28235_a_life_of_administration_leaves_no_secret_anywhere() {
     let root = secured.raw(&shown).await;
     root.defragment().await;
     let nobody = secured.raw(&site.nobody()).await;
-    nobody.with_token(&tokens[3]).put(put("a", "3")).await.unwrap();
+    nobody
+        .with_token(&tokens[3])
+        .put(put("a", "3"))
+        .await
+        .unwrap();
     seen.pages(&secured, &site).await;
     seen.answers(&root).await;
     seen.add("a snapshot", snapshot(&root).await);
@@ -279,7 +344,10 @@ async fn cve_2021_28235_a_life_of_administration_leaves_no_secret_anywhere() {
 
     seen.add("the log", secured.server.log().lines().join("\n"));
     let log = secured.server.log().lines().join("\n");
-    assert!(log.contains("\"level\":\"debug\""), "the log is at its most talkative");
+    assert!(
+        log.contains("\"level\":\"debug\""),
+        "the log is at its most talkative"
+    );
     let mut searched = 0;
     for path in files(&data).into_iter().chain([audit.0.clone()]) {
         let bytes = fs::read(&path).unwrap();
@@ -291,20 +359,38 @@ async fn cve_2021_28235_a_life_of_administration_leaves_no_secret_anywhere() {
         secrets.search(place, bytes, &mut found);
     }
     let places = seen.0.len();
-    eprintln!("{} secrets, {places} places, {searched} bytes of files", secrets.0.len());
+    eprintln!(
+        "{} secrets, {places} places, {searched} bytes of files",
+        secrets.0.len()
+    );
     assert!(found.is_empty(), "{found:#?}");
 
     // Hashes are in the store and the log, and nowhere else.
-    let is_store = |place: &str| place.contains("/store/") || place.contains("/log/") || place == "a snapshot";
+    let is_store =
+        |place: &str| place.contains("/store/") || place.contains("/log/") || place == "a snapshot";
     let hashed = |bytes: &[u8]| holds(bytes, b"$argon2id$");
-    let places: Vec<_> = seen.0.iter().filter(|(_, bytes)| hashed(bytes)).map(|(place, _)| place).collect();
-    assert!(places.iter().any(|place| is_store(place)), "the search finds what is there: {places:?}");
+    let places: Vec<_> = seen
+        .0
+        .iter()
+        .filter(|(_, bytes)| hashed(bytes))
+        .map(|(place, _)| place)
+        .collect();
+    assert!(
+        places.iter().any(|place| is_store(place)),
+        "the search finds what is there: {places:?}"
+    );
     assert!(places.iter().all(|place| is_store(place)), "{places:?}");
     // The search can find: these are where they belong.
-    for (name, key) in [("token-key", "the second token key"), ("audit-key", "the audit key")] {
+    for (name, key) in [
+        ("token-key", "the second token key"),
+        ("audit-key", "the audit key"),
+    ] {
         let secret = secrets.0.iter().find(|secret| secret.what == key).unwrap();
         let bytes = fs::read(data.join(name)).unwrap();
-        assert!(secret.forms.iter().any(|form| holds(&bytes, form)), "{key} in {name}");
+        assert!(
+            secret.forms.iter().any(|form| holds(&bytes, form)),
+            "{key} in {name}"
+        );
     }
 }
 
@@ -341,8 +427,14 @@ async fn files_with_keys_are_named_in_errors_and_never_quoted() {
         assert!(!exit.says(&body[..20]), "{exit:#?}");
     }
     // A secret on the command line is a mistake that is refused, not repeated.
-    for value in ["jwt,sign-method=HS256,secret=hunter2hunter2", "hunter2hunter2", "simple,hunter2hunter2"] {
-        let exit = holdfast_tests::Server::refusal(ServerOptions::new().flag(format!("--auth-token={value}")));
+    for value in [
+        "jwt,sign-method=HS256,secret=hunter2hunter2",
+        "hunter2hunter2",
+        "simple,hunter2hunter2",
+    ] {
+        let exit = holdfast_tests::Server::refusal(
+            ServerOptions::new().flag(format!("--auth-token={value}")),
+        );
         assert!(exit.failed(), "{value}");
     }
 }
@@ -360,15 +452,35 @@ async fn an_error_tells_nothing_of_what_was_wrong_with_a_secret() {
     };
     keep(raw.authenticate("root", secret).await.map(drop));
     keep(raw.authenticate(&"u".repeat(5_000), secret).await.map(drop));
-    keep(raw.authenticate("root", &secret.repeat(1_000)).await.map(drop));
+    keep(
+        raw.authenticate("root", &secret.repeat(1_000))
+            .await
+            .map(drop),
+    );
     keep(raw.user_add("u", secret).await.map(drop));
     keep(raw.change_password("root", secret).await.map(drop));
     keep(guarded.root.user_add("root", secret).await.map(drop));
-    keep(guarded.root.change_password("nobody", secret).await.map(drop));
+    keep(
+        guarded
+            .root
+            .change_password("nobody", secret)
+            .await
+            .map(drop),
+    );
     keep(guarded.root.user_add("", secret).await.map(drop));
     keep(raw.with_token(secret).status().await.map(drop));
-    keep(raw.with_metadata(&[("authorization", &format!("Bearer {secret}"))]).status().await.map(drop));
-    keep(raw.with_metadata(&[("authorization", &format!("Basic {secret}"))]).status().await.map(drop));
+    keep(
+        raw.with_metadata(&[("authorization", &format!("Bearer {secret}"))])
+            .status()
+            .await
+            .map(drop),
+    );
+    keep(
+        raw.with_metadata(&[("authorization", &format!("Basic {secret}"))])
+            .status()
+            .await
+            .map(drop),
+    );
     let hashed = pb::AuthUserAddRequest {
         name: "u".to_owned(),
         hashed_password: secret.to_owned(),

@@ -38,7 +38,11 @@ async fn state(root: &Raw) -> String {
         }
     }
     let hash = root.hash_kv(0).await.unwrap();
-    text + &format!("hash {} at {:?}", hash.hash, root.range(range("\0", "\0")).await.unwrap())
+    text + &format!(
+        "hash {}: {:?}",
+        hash.hash,
+        root.range(range("\0", "\0")).await.unwrap().kvs
+    )
 }
 
 /// With one member, "everywhere" is: as applied, as replayed from the log after a kill, and as read from the store after a stop.
@@ -56,7 +60,7 @@ async fn issue_14571_switching_auth_under_load_leaves_one_state_everywhere() {
         for writer in 0..6 {
             let (anonymous, stop, name) = (guarded.anonymous(), stop.clone(), name.clone());
             writers.spawn(async move {
-                let mut last = None;
+                let mut last: Option<String> = None;
                 let mut done = 0_usize;
                 while !stop.load(Relaxed) {
                     let key = format!("k{writer}");
@@ -67,7 +71,10 @@ async fn issue_14571_switching_auth_under_load_leaves_one_state_everywhere() {
                     };
                     done += usize::from(answer.is_ok());
                     if answer.is_err() && writer % 2 == 1 {
-                        last = anonymous.authenticate(&name, &password_of(&name)).await.ok();
+                        last = anonymous
+                            .authenticate(&name, &password_of(&name))
+                            .await
+                            .ok();
                     }
                 }
                 done
@@ -75,7 +82,9 @@ async fn issue_14571_switching_auth_under_load_leaves_one_state_everywhere() {
         }
         root.disable_auth().await.unwrap();
         root.role_grant(&name, (Write, "x", "y")).await.unwrap();
-        root.user_add(&format!("other{round}"), "a long password").await.unwrap();
+        root.user_add(&format!("other{round}"), "a long password")
+            .await
+            .unwrap();
         root.enable_auth().await.unwrap();
         let root = token(root).await;
         root.role_revoke(&name, "k", "l").await.unwrap();
@@ -150,20 +159,45 @@ async fn fuzzing_2022_unknown_enum_values_and_missing_oneofs_are_invalid_argumen
             ..get("a")
         };
         for request in [sorted(number, 0), sorted(1, number)] {
-            check(format!("sort {number}"), raw.range(request.clone()).await.map(drop));
+            check(
+                format!("sort {number}"),
+                raw.range(request.clone()).await.map(drop),
+            );
             let op = always(vec![request.op()]);
-            check(format!("sort {number} in a txn"), raw.txn(op).await.map(drop));
+            check(
+                format!("sort {number} in a txn"),
+                raw.txn(op).await.map(drop),
+            );
         }
         for compare in [
-            pb::Compare { result: number, ..exists("a") },
-            pb::Compare { target: number, ..exists("a") },
+            pb::Compare {
+                result: number,
+                ..exists("a")
+            },
+            pb::Compare {
+                target: number,
+                ..exists("a")
+            },
         ] {
             let request = txn(vec![compare], vec![put("a", "2").op()], vec![]);
-            check(format!("compare {number}"), raw.txn(request).await.map(drop));
+            check(
+                format!("compare {number}"),
+                raw.txn(request).await.map(drop),
+            );
         }
-        let alarm = pb::AlarmRequest { action: number, ..Default::default() };
-        check(format!("alarm action {number}"), raw.alarm(alarm).await.map(drop));
-        let alarm = pb::AlarmRequest { action: 1, alarm: number, ..Default::default() };
+        let alarm = pb::AlarmRequest {
+            action: number,
+            ..Default::default()
+        };
+        check(
+            format!("alarm action {number}"),
+            raw.alarm(alarm).await.map(drop),
+        );
+        let alarm = pb::AlarmRequest {
+            action: 1,
+            alarm: number,
+            ..Default::default()
+        };
         check(format!("alarm {number}"), raw.alarm(alarm).await.map(drop));
         let request = pb::AuthRoleGrantPermissionRequest {
             name: "r".to_owned(),
@@ -173,17 +207,29 @@ async fn fuzzing_2022_unknown_enum_values_and_missing_oneofs_are_invalid_argumen
                 ..Default::default()
             }),
         };
-        check(format!("permission {number}"), raw.role_grant_call(request).await.map(drop));
+        check(
+            format!("permission {number}"),
+            raw.role_grant_call(request).await.map(drop),
+        );
     }
     let none = pb::RequestOp { request: None };
-    check("no operation".to_owned(), raw.txn(always(vec![none.clone()])).await.map(drop));
+    check(
+        "no operation".to_owned(),
+        raw.txn(always(vec![none.clone()])).await.map(drop),
+    );
     let nested = always(vec![always(vec![none]).op()]);
-    check("no operation, nested".to_owned(), raw.txn(nested).await.map(drop));
+    check(
+        "no operation, nested".to_owned(),
+        raw.txn(nested).await.map(drop),
+    );
     assert!(wrong.is_empty(), "{wrong:#?}");
     // On a stream such a message is passed over or refused; what comes after it is answered, and nothing was changed.
     let mut watch = RawWatch::open(raw);
     watch.empty_frame().await;
-    let odd = pb::WatchCreateRequest { filters: vec![99, -1], ..watch_key("a") };
+    let odd = pb::WatchCreateRequest {
+        filters: vec![99, -1],
+        ..watch_key("a")
+    };
     watch.request(odd).await;
     let answered = watch.message().await;
     assert!(matches!(answered, Ok(Some(_)) | Err(_)), "{answered:?}");

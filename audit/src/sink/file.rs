@@ -82,6 +82,8 @@ struct Open {
     chain: Chain,
     /// The position in the file's header.
     first: Position,
+    /// A block was written since it was opened. Without, it is not full, however small a file may be.
+    has_blocks: bool,
     is_checkpoint_due: bool,
     checkpoint_at: Instant,
 }
@@ -129,6 +131,7 @@ impl FileSink {
             position: open.chain.position(),
             offset: open.bytes,
         });
+        open.has_blocks = true;
         open.is_checkpoint_due = true;
         self.is_ended = last_line(&block.lines).starts_with(chain::STOP);
         if self.config.file.sync == SyncPolicy::Block {
@@ -168,7 +171,7 @@ impl FileSink {
     fn is_full(&self) -> bool {
         let max = self.config.file.max_bytes;
         let open = self.open.as_ref();
-        !self.is_ended && open.is_some_and(|open| open.bytes >= max)
+        !self.is_ended && open.is_some_and(|open| open.has_blocks && open.bytes >= max)
     }
 }
 

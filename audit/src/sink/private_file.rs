@@ -27,7 +27,7 @@ pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(refused("it belongs to another user"));
     }
-    if false {
+    if found.nlink() > 1 {
         return Err(refused("it has a second name"));
     }
     Ok(file)

@@ -150,6 +150,37 @@ fn lines_that_others_append_are_not_passed_off_as_ours() {
 }
 
 #[test]
+fn a_file_that_others_cut_off_is_set_aside_and_the_chain_goes_on() {
+    let log = Log::new();
+    let (auditor, _) = Auditor::start(log.config()).unwrap();
+    let node = Node::new(&auditor);
+    for id in 0..5 {
+        node.put(id);
+        assert!(auditor.flush(LONG));
+    }
+    let length = log.text().len() as u64;
+    let file = OpenOptions::new().write(true).open(&log.path).unwrap();
+    file.set_len(length / 2).unwrap();
+    crate::until("the sink sees it", || {
+        node.put(5);
+        assert!(auditor.flush(LONG));
+        read::files(&log.path).unwrap().len() == 2
+    });
+    auditor.stop(LONG);
+    let notices = auditor.notices();
+    assert!(
+        matches!(notices.as_slice(), [Notice::SetAside { why, .. }] if why.contains("shorter")),
+        "{notices:?}"
+    );
+    assert!(!log.verify().is_intact());
+    let rest = [log.path.clone()];
+    let report = read::verify(&rest, &log.options()).unwrap();
+    assert!(report.is_intact(), "{:#?}", report.problems);
+    // It continues what was written, not what was left of it.
+    assert!(report.first.unwrap().seq >= 6, "{report:?}");
+}
+
+#[test]
 fn only_one_process_writes_to_a_file() {
     let log = Log::new();
     let (auditor, _) = Auditor::start(log.config()).unwrap();

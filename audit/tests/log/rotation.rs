@@ -140,3 +140,31 @@ fn after_a_crash_between_two_names_the_chain_goes_on() {
     assert!(report.last.unwrap().seq > end.seq);
     assert!(!log.folder.path().join("audit.log.new").exists());
 }
+
+#[test]
+fn the_stop_line_stays_the_last_one() {
+    let log = Log::new();
+    for round in 0..10 {
+        let mut file = log.file();
+        // Every block fills a file.
+        file.max_bytes = 1;
+        file.keep = 100;
+        let config = AuditorConfig {
+            sinks: vec![SinkConfig::File(file)],
+            ..log.config()
+        };
+        let (auditor, notices) = Auditor::start(config).unwrap();
+        assert_eq!(notices, []);
+        Node::new(&auditor).put(round);
+        auditor.stop(LONG);
+        let text = log.text();
+        let last: Vec<&str> = text.lines().rev().take(3).collect();
+        for (line, kind) in last.iter().zip(["checkpoint", "seal", "stop"]) {
+            assert!(
+                line.starts_with(&format!(r#"{{"type":"{kind}""#)),
+                "{round}: {text}"
+            );
+        }
+    }
+    assert_eq!(log.assert_intact().records, 10);
+}

@@ -12,8 +12,8 @@ const MAX_AUDIENCES: usize = 64;
 
 /// Whose tokens are taken beside our own, and what in them says who the caller is.
 ///
-/// Whatever such a token says, it makes nobody root: the role `root` in it is dropped, and one that names the user `root` is refused. A user
-/// of any other name may still hold root's role here, by a record that an administrator of ours made.
+/// Whatever such a token says, it makes nobody root: the role `root` in it is dropped, and one that names the user `root` is refused. That
+/// a user of another name holds the role `root` by a record of ours is for the caller to look at.
 #[derive(Clone, Debug)]
 pub struct ExternalIssuer {
     /// The `iss` of its tokens, exactly.

@@ -183,7 +183,10 @@ pub(super) fn commands() -> Vec<(&'static str, Vec<u8>)> {
         retires_at: Some(1_800_000_300),
     };
     vec![
-        ("puts", entry([Command::Put(put()), Command::Put(put())], &user)),
+        (
+            "puts",
+            entry([Command::Put(put()), Command::Put(put())], &user),
+        ),
         ("txn", entry([Command::Txn(txn())], &external)),
         (
             "delete",
@@ -221,20 +224,33 @@ pub(super) fn commands() -> Vec<(&'static str, Vec<u8>)> {
                 &Caller::Anonymous,
             ),
         ),
-        ("users", entry(changes().into_iter().map(Command::Auth), &user)),
+        (
+            "users",
+            entry(changes().into_iter().map(Command::Auth), &user),
+        ),
         (
             "later_users",
-            entry(later_changes().into_iter().map(Command::Auth), &Caller::Server),
+            entry(
+                later_changes().into_iter().map(Command::Auth),
+                &Caller::Server,
+            ),
         ),
     ]
 }
 
 pub(super) fn auth_records() -> Vec<(&'static str, Vec<u8>)> {
-    let later = entry(later_changes().into_iter().map(Command::Auth), &Caller::Server);
+    let later = entry(
+        later_changes().into_iter().map(Command::Auth),
+        &Caller::Server,
+    );
     let mut state = AuthState::new();
     let mut seeds = vec![(
         "from_nothing",
-        [vec![0], entry(changes().into_iter().map(Command::Auth), &Caller::Server)].concat(),
+        [
+            vec![0],
+            entry(changes().into_iter().map(Command::Auth), &Caller::Server),
+        ]
+        .concat(),
     )];
     for change in changes() {
         state.apply(&change).expect("a possible change");
@@ -272,7 +288,10 @@ pub(super) fn snapshots() -> Vec<(&'static str, Vec<u8>)> {
         ("stream", [vec![0, 7], stream].concat()),
         ("payload", [vec![1, 25], payload].concat()),
         ("row", [vec![1, 200], row].concat()),
-        ("nothing_in_it", [vec![1, 200], head, vec![3], vec![0; 16]].concat()),
+        (
+            "nothing_in_it",
+            [vec![1, 200], head, vec![3], vec![0; 16]].concat(),
+        ),
     ]
 }
 
@@ -281,7 +300,10 @@ pub(super) fn raft_logs() -> Vec<(&'static str, Vec<u8>)> {
     let frame = |kind: u8, payload: &[u8]| [vec![kind], short(payload)].concat();
     let entry = |index: u64, data: &[u8]| {
         let fields = [index.to_le_bytes(), 1_u64.to_le_bytes()].concat();
-        frame(2, &[fields, vec![0, 1, 0, 0, 0, b'c'], data.to_vec()].concat())
+        frame(
+            2,
+            &[fields, vec![0, 1, 0, 0, 0, b'c'], data.to_vec()].concat(),
+        )
     };
     let mark = |index: u64| {
         let fields = [index.to_le_bytes(), 1_u64.to_le_bytes()].concat();
@@ -289,7 +311,10 @@ pub(super) fn raft_logs() -> Vec<(&'static str, Vec<u8>)> {
     };
     let snapshot = {
         let fields = [9_u64, 2].map(u64::to_le_bytes).concat();
-        frame(5, &[fields, hard_state.clone(), b"members".to_vec()].concat())
+        frame(
+            5,
+            &[fields, hard_state.clone(), b"members".to_vec()].concat(),
+        )
     };
     let state = frame(3, &hard_state);
     let (batch, segment) = (vec![0], vec![255]);
@@ -322,8 +347,8 @@ pub(super) fn raft_logs() -> Vec<(&'static str, Vec<u8>)> {
     .concat();
     // No damage; appends, a sync, a compaction, more, a power cut, a snapshot, a restart.
     let history = vec![
-        2, 0, 0, 0x18, 40, 0, 0x38, 60, 3, 4, 128, 0, 0x19, 90, 0, 0x18, 200, 7, 1, 6, 1, 2, 3, 1, 0, 2, 0, 0x18,
-        10, 3, 5, 4, 0, 0x38, 3, 7, 0, 0, 0x18, 255, 6, 0, 0x18, 255,
+        2, 0, 0, 0x18, 40, 0, 0x38, 60, 3, 4, 128, 0, 0x19, 90, 0, 0x18, 200, 7, 1, 6, 1, 2, 3, 1,
+        0, 2, 0, 0x18, 10, 3, 5, 4, 0, 0x38, 3, 7, 0, 0, 0x18, 255, 6, 0, 0x18, 255,
     ];
     // Two bytes changed.
     let damaged = vec![

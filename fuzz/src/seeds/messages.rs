@@ -46,7 +46,10 @@ pub(super) fn grpc() -> Vec<(&'static str, Vec<u8>)> {
     };
     let txn = pb::TxnRequest {
         compare: vec![compare],
-        success: vec![op(Request::RequestRange(range("a", "c"))), op(Request::RequestTxn(inner))],
+        success: vec![
+            op(Request::RequestRange(range("a", "c"))),
+            op(Request::RequestTxn(inner)),
+        ],
         failure: vec![op(Request::RequestRange(range("k", "l")))],
     };
     let watch = |key: &'static str, end: &'static str| pb::WatchRequest {
@@ -86,8 +89,20 @@ pub(super) fn grpc() -> Vec<(&'static str, Vec<u8>)> {
         ("txn", message(3, &txn)),
         ("watch", message(4, &watch("x/", "x0"))),
         ("watch_all", message(4, &watch("", "\0"))),
-        ("compact", message(5, &pb::CompactionRequest { revision: 9, physical: true })),
-        ("lease_grant", message(6, &pb::LeaseGrantRequest { ttl: 60, id: 5 })),
+        (
+            "compact",
+            message(
+                5,
+                &pb::CompactionRequest {
+                    revision: 9,
+                    physical: true,
+                },
+            ),
+        ),
+        (
+            "lease_grant",
+            message(6, &pb::LeaseGrantRequest { ttl: 60, id: 5 }),
+        ),
         (
             "grant_permission",
             message(
@@ -131,6 +146,20 @@ pub(super) fn grpc() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+pub(super) fn frames() -> Vec<(&'static str, Vec<u8>)> {
+    let mut stream = Vec::new();
+    for length in [3_u8, 0, 200, 1] {
+        stream.extend([0, 0, 0, 0, length]);
+        stream.extend(vec![9; usize::from(length)]);
+    }
+    let cut = |sizes: &[u8]| [short(sizes), stream.clone()].concat();
+    vec![
+        ("whole", cut(&[255])),
+        ("in_bytes", cut(&[1])),
+        ("in_pieces", cut(&[4, 6, 3, 100])),
+    ]
+}
+
 pub(super) fn headers() -> Vec<(&'static str, Vec<u8>)> {
     let request = |uri: &str, headers: &[(u8, &str)]| {
         let mut out = short(uri.as_bytes());
@@ -141,13 +170,34 @@ pub(super) fn headers() -> Vec<(&'static str, Vec<u8>)> {
     };
     vec![
         ("health", request("/health", &[(0, "db.example:2379")])),
-        ("check", request("/readyz/non_learner", &[(0, "[::1]:2379"), (1, "https://ui.example")])),
-        ("absolute", request("http://db.example:80/version", &[(0, "10.0.0.1")])),
+        (
+            "check",
+            request(
+                "/readyz/non_learner",
+                &[(0, "[::1]:2379"), (1, "https://ui.example")],
+            ),
+        ),
+        (
+            "absolute",
+            request("http://db.example:80/version", &[(0, "10.0.0.1")]),
+        ),
         ("bare_address", request("/metrics", &[(0, "::1")])),
-        ("rebound", request("/version", &[(0, "[db.example].evil.example")])),
-        ("two_hosts", request("/version", &[(0, "db.example"), (0, "evil.example")])),
-        ("token", request("/", &[(2, "e30.e30.e30"), (3, "Bearer other"), (4, "3.7")])),
-        ("bearer", request("/", &[(3, "Bearer e30.e30.e30"), (4, "3.7.1"), (5, "true")])),
+        (
+            "rebound",
+            request("/version", &[(0, "[db.example].evil.example")]),
+        ),
+        (
+            "two_hosts",
+            request("/version", &[(0, "db.example"), (0, "evil.example")]),
+        ),
+        (
+            "token",
+            request("/", &[(2, "e30.e30.e30"), (3, "Bearer other"), (4, "3.7")]),
+        ),
+        (
+            "bearer",
+            request("/", &[(3, "Bearer e30.e30.e30"), (4, "3.7.1"), (5, "true")]),
+        ),
     ]
 }
 
@@ -176,13 +226,49 @@ pub(super) fn certificates() -> Vec<(&'static str, Vec<u8>)> {
     let uri: &[u8] = b"spiffe://example.org/tenant/blue/user/alice";
     vec![
         ("common_name", made(1, 0, names(1, &[(0, UTF8, alice)]))),
-        ("whole_common_name", made(0, 0, names(1, &[(0, UTF8, alice)]))),
-        ("uri", made(1, 1, names(1, &[(0, UTF8, b"root"), (1, URI, uri)]))),
-        ("whole_uri", made(0, 1, names(3, &[(1, URI, uri), (1, DNS, b"host.example")]))),
-        ("other_uri", made(1, 0, names(0, &[(1, URI, b"spiffe://example.org/ns/a/sa/b")]))),
-        ("two_uris", made(1, 0, names(1, &[(1, URI, uri), (1, URI, b"spiffe://example.org/x")]))),
-        ("two_common_names", made(1, 0, names(2, &[(0, UTF8, alice), (0, 0x13, b"bob")]))),
-        ("wide", made(1, 0, names(4, &[(0, 0x1e, b"\0a\0b"), (1, ADDRESS, &[10, 0, 0, 1])]))),
-        ("uri_as_common_name", made(1, 0, names(1, &[(0, UTF8, b"Spiffe://example.org/x")]))),
+        (
+            "whole_common_name",
+            made(0, 0, names(1, &[(0, UTF8, alice)])),
+        ),
+        (
+            "uri",
+            made(1, 1, names(1, &[(0, UTF8, b"root"), (1, URI, uri)])),
+        ),
+        (
+            "whole_uri",
+            made(0, 1, names(3, &[(1, URI, uri), (1, DNS, b"host.example")])),
+        ),
+        (
+            "other_uri",
+            made(
+                1,
+                0,
+                names(0, &[(1, URI, b"spiffe://example.org/ns/a/sa/b")]),
+            ),
+        ),
+        (
+            "two_uris",
+            made(
+                1,
+                0,
+                names(1, &[(1, URI, uri), (1, URI, b"spiffe://example.org/x")]),
+            ),
+        ),
+        (
+            "two_common_names",
+            made(1, 0, names(2, &[(0, UTF8, alice), (0, 0x13, b"bob")])),
+        ),
+        (
+            "wide",
+            made(
+                1,
+                0,
+                names(4, &[(0, 0x1e, b"\0a\0b"), (1, ADDRESS, &[10, 0, 0, 1])]),
+            ),
+        ),
+        (
+            "uri_as_common_name",
+            made(1, 0, names(1, &[(0, UTF8, b"Spiffe://example.org/x")])),
+        ),
     ]
 }

@@ -14,6 +14,7 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "raft_log" => files::raft_logs(),
         "snapshot" => files::snapshots(),
         "grpc_message" => messages::grpc(),
+        "framing" => messages::frames(),
         "headers" => messages::headers(),
         "tls_identity" => messages::certificates(),
         "jwks" => token::key_sets(),
@@ -24,9 +25,11 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
 
 /// All valid inputs: target, name, bytes.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static str, Vec<u8>)> {
-    TARGETS
-        .iter()
-        .flat_map(|(target, _)| of(target).into_iter().map(move |(name, bytes)| (*target, name, bytes)))
+    TARGETS.iter().flat_map(|(target, _)| {
+        of(target)
+            .into_iter()
+            .map(move |(name, bytes)| (*target, name, bytes))
+    })
 }
 
 /// A length (one byte), and the bytes.

@@ -68,9 +68,7 @@ pub(super) fn tokens() -> Vec<(&'static str, Vec<u8>)> {
         issued_at: NOW,
         expires_at,
     };
-    let whole = signer
-        .mint(&claims, ISSUER, AUDIENCE)
-        .expect("a token");
+    let whole = signer.mint(&claims, ISSUER, AUDIENCE).expect("a token");
     let header = format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"JWT"}}"#, signer.kid());
     let ours = format!(
         r#"{{"iss":"{ISSUER}","aud":"{AUDIENCE}","sub":"alice","username":"alice","tenant":"{TENANT}","uid":7,"epoch":9,"credential":8,"iat":{NOW},"exp":{expires_at}}}"#
@@ -88,11 +86,23 @@ pub(super) fn tokens() -> Vec<(&'static str, Vec<u8>)> {
         ("theirs", parts(2, &with("EdDSA", "ed"), &theirs)),
         ("theirs_by_ours", parts(1, &with("EdDSA", "ed"), &theirs)),
         ("ours_by_theirs", parts(2, &header, &ours)),
-        ("public_key_as_secret", parts(3, &with("HS256", signer.kid()), &ours)),
+        (
+            "public_key_as_secret",
+            parts(3, &with("HS256", signer.kid()), &ours),
+        ),
         ("none", parts(4, &with("none", signer.kid()), &ours)),
         ("rsa", parts(2, &with("RS256", "rsa"), &theirs)),
-        ("expired", parts(1, &header, &ours.replace("1800000300", "1800000000"))),
-        ("doubled", parts(1, &header, &ours.replacen('{', r#"{"uid":1,"#, 1))),
-        ("critical", parts(1, &header.replacen('{', r#"{"crit":["b64"],"#, 1), &ours)),
+        (
+            "expired",
+            parts(1, &header, &ours.replace("1800000300", "1800000000")),
+        ),
+        (
+            "doubled",
+            parts(1, &header, &ours.replacen('{', r#"{"uid":1,"#, 1)),
+        ),
+        (
+            "critical",
+            parts(1, &header.replacen('{', r#"{"crit":["b64"],"#, 1), &ours),
+        ),
     ]
 }

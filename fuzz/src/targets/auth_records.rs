@@ -15,7 +15,7 @@ type Records = BTreeMap<Bytes, Bytes>;
 /// More changes say nothing new, and cost time.
 const MAX_CHANGES: usize = 64;
 
-pub(crate) fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) -> bool {
     let mut input = Input::new(data);
     let pairs: Vec<(Bytes, Bytes)> = (0..input.u8())
         .map(|_| {
@@ -26,7 +26,7 @@ pub(crate) fn run(data: &[u8]) {
     let mut records: Records = pairs.iter().cloned().collect();
     let doubled = records.len() != pairs.len();
     let Ok(mut state) = AuthState::restore(pairs.into_iter()) else {
-        return;
+        return false;
     };
     assert!(!doubled, "the same record twice");
     if records.is_empty() {
@@ -55,6 +55,7 @@ pub(crate) fn run(data: &[u8]) {
             Err(_) => assert!(state == before, "a refused change changed something"),
         }
     }
+    true
 }
 
 /// The state's records are these and are read back, and its decisions can be made.
@@ -62,7 +63,10 @@ fn same(state: &AuthState, records: &Records) {
     let own: Records = state.records().collect();
     assert_eq!(own, *records);
     let again = AuthState::restore(state.records());
-    assert!(again.as_ref() == Ok(state), "what was written is not read back");
+    assert!(
+        again.as_ref() == Ok(state),
+        "what was written is not read back"
+    );
     for user in state.users() {
         let caller = Caller::User {
             id: user.id,

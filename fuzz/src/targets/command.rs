@@ -4,7 +4,7 @@ use bytes::Bytes;
 use holdfast_auth::Demands;
 use holdfast_tenant::Command;
 
-pub(crate) fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) -> bool {
     let mut entry = Bytes::copy_from_slice(data);
     let mut again = Vec::new();
     let mut read = 0;
@@ -20,4 +20,5 @@ pub(crate) fn run(data: &[u8]) {
         let _ = command.standing();
         assert!(demands <= read - before, "more demands than bytes");
     }
+    read > 0 && entry.is_empty()
 }

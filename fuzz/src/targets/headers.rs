@@ -24,24 +24,24 @@ const NAMES: [&str; 6] = [
 const HOSTS: [&str; 3] = ["db.example", "10.0.0.1", "::1"];
 const ORIGIN: &str = "https://ui.example";
 
-pub(crate) fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) -> bool {
     let mut input = Input::new(data);
     let Ok(uri) = Uri::try_from(input.short()) else {
-        return;
+        return false;
     };
     let Ok(request) = Request::get(uri).body(()) else {
-        return;
+        return false;
     };
     let (mut parts, ()) = request.into_parts();
     while !input.is_empty() {
         let name = NAMES[usize::from(input.u8()) % NAMES.len()];
         let Ok(value) = HeaderValue::from_bytes(input.short()) else {
-            return;
+            return false;
         };
         parts.headers.append(HeaderName::from_static(name), value);
     }
     check_token(&parts);
-    check_host(&parts);
+    let is_permitted = check_host(&parts);
     check_origin(parts.headers.get("origin"));
     if let Some(version) = parts.headers.get("client-api-version") {
         let version = version.as_bytes();
@@ -54,6 +54,7 @@ pub(crate) fn run(data: &[u8]) {
     if http_policy(path).is_some() {
         assert!(!path.contains("..") && !path.contains("//") && !path.contains('%'));
     }
+    is_permitted
 }
 
 fn check_token(parts: &Parts) {
@@ -67,19 +68,27 @@ fn check_token(parts: &Parts) {
             let given = given.expect("no token was given").as_bytes();
             assert!(given.ends_with(token.as_bytes()));
             assert!(matches!(given.len() - token.len(), 0 | 7));
-            assert!(token.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t')));
+            assert!(
+                token
+                    .bytes()
+                    .all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
+            );
         }
         Err(_) => assert!(given.is_some()),
     }
 }
 
-fn check_host(parts: &Parts) {
+fn check_host(parts: &Parts) -> bool {
     let allowed = Allowed::Only(HOSTS.map(str::to_owned).to_vec());
     assert!(host_permitted(parts, &Allowed::Any));
     if !host_permitted(parts, &allowed) {
-        return;
+        return false;
     }
-    let names = parts.headers.get_all("host").iter().map(HeaderValue::as_bytes);
+    let names = parts
+        .headers
+        .get_all("host")
+        .iter()
+        .map(HeaderValue::as_bytes);
     let authority = parts.uri.authority().map(|it| it.as_str().as_bytes());
     let mut some = false;
     for name in names.chain(authority) {
@@ -87,6 +96,7 @@ fn check_host(parts: &Parts) {
         assert!(is_listed(name), "{:?}", name.escape_ascii().to_string());
     }
     assert!(some, "a request without a host passed");
+    true
 }
 
 /// Whether a `Host` is one of [`HOSTS`], written out: as it is, with a port, in brackets, or both.

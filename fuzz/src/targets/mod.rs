@@ -2,6 +2,7 @@
 
 pub(crate) mod auth_records;
 pub(crate) mod command;
+pub(crate) mod framing;
 pub(crate) mod grpc_message;
 pub(crate) mod headers;
 pub(crate) mod jwks;

@@ -8,7 +8,7 @@ use crate::input::Input;
 use holdfast_certs::testing::unverified_identity;
 use holdfast_certs::{NameSource, PeerIdentity};
 
-pub(crate) fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) -> bool {
     let mut input = Input::new(data);
     let mode = input.u8();
     let trust_domain = match input.u8() % 3 {
@@ -21,10 +21,11 @@ pub(crate) fn run(data: &[u8]) {
     } else {
         certificate(&mut input)
     };
-    if let Ok(identity) = unverified_identity(&der) {
-        check_bounds(&identity);
-        check_name(&identity, trust_domain);
-    }
+    let Ok(identity) = unverified_identity(&der) else {
+        return false;
+    };
+    check_bounds(&identity);
+    check_name(&identity, trust_domain)
 }
 
 fn check_bounds(identity: &PeerIdentity) {
@@ -34,7 +35,12 @@ fn check_bounds(identity: &PeerIdentity) {
     for name in common_name.clone() {
         assert!((1..=256).contains(&name.len()));
     }
-    for name in identity.uri_sans.iter().chain(&identity.dns_sans).chain(common_name) {
+    for name in identity
+        .uri_sans
+        .iter()
+        .chain(&identity.dns_sans)
+        .chain(common_name)
+    {
         assert!(name.len() <= 2048);
         assert!(!name.contains(char::is_control), "{name:?}");
     }
@@ -44,14 +50,14 @@ fn check_bounds(identity: &PeerIdentity) {
     assert_eq!(identity.fingerprint_sha256.len(), 64);
 }
 
-fn check_name(identity: &PeerIdentity, trust_domain: Option<&str>) {
+fn check_name(identity: &PeerIdentity, trust_domain: Option<&str>) -> bool {
     let named = match identity.named_user(trust_domain) {
         Ok(Some(named)) => named,
         Ok(None) => {
             assert!(identity.uri_sans.is_empty() && identity.common_name.is_none());
-            return;
+            return false;
         }
-        Err(_) => return,
+        Err(_) => return false,
     };
     assert!(!named.user.is_empty() && !named.user.contains(char::is_control));
     match identity.uri_sans.as_slice() {
@@ -79,6 +85,7 @@ fn check_name(identity: &PeerIdentity, trust_domain: Option<&str>) {
         }
         several => panic!("{several:?} named {named}"),
     }
+    true
 }
 
 /// A certificate (X.509 v3, nobody signed it) with common names and alternative names of the input: for each a byte that says where it

@@ -9,9 +9,7 @@
 //! outside is root.
 
 use crate::input::Input;
-use crate::seeds::token::{
-    AUDIENCE, EXTERNAL, EXTERNAL_SEED, ISSUER, NOW, SEED, TENANT, key_set,
-};
+use crate::seeds::token::{AUDIENCE, EXTERNAL, EXTERNAL_SEED, ISSUER, NOW, SEED, TENANT, key_set};
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -42,22 +40,25 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     }
 });
 
-pub(crate) fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) -> bool {
     let mut input = Input::new(data);
     let mode = input.u8() % 5;
     if mode == 0 {
         let token = String::from_utf8_lossy(input.rest());
-        if let Ok(verified) = KEYS.verifier.verify(&token, NOW) {
-            let part = |index| {
-                let text = token.split('.').nth(index).expect("three parts");
-                URL_SAFE_NO_PAD.decode(text).expect("canonical base64")
-            };
-            accepted(&part(0), &part(1), &verified, None);
-        }
-        return;
+        let Ok(verified) = KEYS.verifier.verify(&token, NOW) else {
+            return false;
+        };
+        let part = |index| {
+            let text = token.split('.').nth(index).expect("three parts");
+            URL_SAFE_NO_PAD.decode(text).expect("canonical base64")
+        };
+        check(&part(0), &part(1), &verified, None);
+        return true;
     }
     let (header, claims) = (input.long(), input.rest());
-    let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let message = [header, claims]
+        .map(|part| URL_SAFE_NO_PAD.encode(part))
+        .join(".");
     let signature = match mode {
         1 => KEYS.ours.sign(message.as_bytes()).as_ref().to_vec(),
         2 => KEYS.external.sign(message.as_bytes()).as_ref().to_vec(),
@@ -68,13 +69,15 @@ pub(crate) fn run(data: &[u8]) {
         _ => Vec::new(),
     };
     let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
-    if let Ok(verified) = KEYS.verifier.verify(&token, NOW) {
-        accepted(header, claims, &verified, Some(mode));
-    }
+    let Ok(verified) = KEYS.verifier.verify(&token, NOW) else {
+        return false;
+    };
+    check(header, claims, &verified, Some(mode));
+    true
 }
 
 /// Checks an accepted token against another reader of its parts. `mode`: who signed it; without, nobody knows.
-fn accepted(header: &[u8], claims: &[u8], verified: &Verified, mode: Option<u8>) {
+fn check(header: &[u8], claims: &[u8], verified: &Verified, mode: Option<u8>) {
     let read = |part: &[u8]| serde_json::from_slice::<Value>(part).expect("JSON");
     let (header, claims) = (read(header), read(claims));
     assert_eq!(header["alg"], "EdDSA");

@@ -25,27 +25,26 @@ impl Cluster for Session {
     ) -> Result<Response<pb::MemberListResponse>, Status> {
         let (call, wire) = self.begin(Rpc::MemberList, request);
         call.run(async {
-                call.authorize(Members).await?;
-                if wire.linearizable {
-                    self.linearizable()?;
-                }
-                let node = self.node();
-                let texts = |urls: &[holdfast_config::ListenUrl]| {
-                    urls.iter().map(ToString::to_string).collect()
-                };
-                Ok(pb::MemberListResponse {
-                    // Cluster answers carry no revision (behaviour §1.3).
-                    header: Some(self.header_at(0)),
-                    members: vec![pb::Member {
-                        id: node.identity.member,
-                        name: node.config.name.clone(),
-                        peer_ur_ls: texts(&node.config.initial_advertise_peer_urls),
-                        client_ur_ls: texts(&node.config.advertise_client_urls),
-                        is_learner: false,
-                    }],
-                })
-            },
-        )
+            call.authorize(Members).await?;
+            if wire.linearizable {
+                self.linearizable()?;
+            }
+            let node = self.node();
+            let texts = |urls: &[holdfast_config::ListenUrl]| {
+                urls.iter().map(ToString::to_string).collect()
+            };
+            Ok(pb::MemberListResponse {
+                // Cluster answers carry no revision (behaviour §1.3).
+                header: Some(self.header_at(0)),
+                members: vec![pb::Member {
+                    id: node.identity.member,
+                    name: node.config.name.clone(),
+                    peer_ur_ls: texts(&node.config.initial_advertise_peer_urls),
+                    client_ur_ls: texts(&node.config.advertise_client_urls),
+                    is_learner: false,
+                }],
+            })
+        })
         .await
         .map(Response::new)
     }

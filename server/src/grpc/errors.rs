@@ -24,9 +24,7 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
         Refusal::NoSpace
         | Refusal::TooManyLeases
         | Refusal::TooManyAlarms
-        | Refusal::TooManyTokenKeys => {
-            Code::ResourceExhausted
-        }
+        | Refusal::TooManyTokenKeys => Code::ResourceExhausted,
         Refusal::Corrupt => Code::DataLoss,
         Refusal::LeaseNotFound => Code::NotFound,
         Refusal::LeaseExists => Code::FailedPrecondition,

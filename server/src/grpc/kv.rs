@@ -1,8 +1,8 @@
 //! The KV service.
 
+use super::call::Call;
 use super::pages::Pages;
 use super::work::{Work, returns_rows};
-use super::call::Call;
 use super::{Connection, Session, StreamGuard, errors, lower, off_runtime, raise};
 use crate::body::Prepared;
 use crate::held;
@@ -97,18 +97,17 @@ impl Kv for Session {
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let (call, wire) = self.begin(Rpc::DeleteRange, request);
         call.run(async {
-                let delete = lower::delete(wire).map_err(refuse)?;
-                let command = call.authorize(Command::DeleteRange(delete)).await?;
-                match self.commit(&call, command).await? {
-                    Answer::Delete(answer) => Ok(pb::DeleteRangeResponse {
-                        header: Some(self.header_at(answer.revision)),
-                        deleted: answer.deleted as i64,
-                        prev_kvs: answer.previous.into_iter().map(raise::key_value).collect(),
-                    }),
-                    _ => Err(unexpected()),
-                }
-            },
-        )
+            let delete = lower::delete(wire).map_err(refuse)?;
+            let command = call.authorize(Command::DeleteRange(delete)).await?;
+            match self.commit(&call, command).await? {
+                Answer::Delete(answer) => Ok(pb::DeleteRangeResponse {
+                    header: Some(self.header_at(answer.revision)),
+                    deleted: answer.deleted as i64,
+                    prev_kvs: answer.previous.into_iter().map(raise::key_value).collect(),
+                }),
+                _ => Err(unexpected()),
+            }
+        })
         .await
         .map(Response::new)
     }
@@ -167,25 +166,24 @@ impl Kv for Session {
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let (call, wire) = self.begin(Rpc::Compact, request);
         call.run(async {
-                let command = Command::Compact {
-                    revision: wire.revision,
-                };
-                let command = call.authorize(command).await?;
-                let Answer::Compacted { revision } = self.commit(&call, command).await? else {
-                    return Err(unexpected());
-                };
-                self.node().compaction.requested();
-                if wire.physical {
-                    self.node()
-                        .compaction
-                        .wait_until_removed(&self.tenant, wire.revision)
-                        .await;
-                }
-                Ok(pb::CompactionResponse {
-                    header: Some(self.header_at(revision)),
-                })
-            },
-        )
+            let command = Command::Compact {
+                revision: wire.revision,
+            };
+            let command = call.authorize(command).await?;
+            let Answer::Compacted { revision } = self.commit(&call, command).await? else {
+                return Err(unexpected());
+            };
+            self.node().compaction.requested();
+            if wire.physical {
+                self.node()
+                    .compaction
+                    .wait_until_removed(&self.tenant, wire.revision)
+                    .await;
+            }
+            Ok(pb::CompactionResponse {
+                header: Some(self.header_at(revision)),
+            })
+        })
         .await
         .map(Response::new)
     }

@@ -29,33 +29,32 @@ impl Lease for Session {
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let (call, wire) = self.begin(Rpc::LeaseGrant, request);
         call.run(async {
-                let command = Command::LeaseGrant {
-                    id: if wire.id == 0 {
-                        self.fresh_lease_id()
-                    } else {
-                        wire.id
-                    },
-                    ttl: wire.ttl.max(self.minimum_ttl_secs()),
-                };
-                let command = call.authorize(command).await?;
-                self.admit(LEASE_COST_BYTES).await?;
-                if wire.ttl > MAX_TTL_SECS {
-                    return Err(refuse(Refusal::LeaseTtlTooLarge));
-                }
-                if self.tenant.lease_count() >= self.node().config.max_leases {
-                    return Err(refuse(Refusal::TooManyLeases));
-                }
-                match self.commit(&call, command).await? {
-                    Answer::LeaseGranted { id, ttl, revision } => Ok(pb::LeaseGrantResponse {
-                        header: Some(self.header_at(revision)),
-                        id,
-                        ttl,
-                        error: String::new(),
-                    }),
-                    _ => Err(unexpected()),
-                }
-            },
-        )
+            let command = Command::LeaseGrant {
+                id: if wire.id == 0 {
+                    self.fresh_lease_id()
+                } else {
+                    wire.id
+                },
+                ttl: wire.ttl.max(self.minimum_ttl_secs()),
+            };
+            let command = call.authorize(command).await?;
+            self.admit(LEASE_COST_BYTES).await?;
+            if wire.ttl > MAX_TTL_SECS {
+                return Err(refuse(Refusal::LeaseTtlTooLarge));
+            }
+            if self.tenant.lease_count() >= self.node().config.max_leases {
+                return Err(refuse(Refusal::TooManyLeases));
+            }
+            match self.commit(&call, command).await? {
+                Answer::LeaseGranted { id, ttl, revision } => Ok(pb::LeaseGrantResponse {
+                    header: Some(self.header_at(revision)),
+                    id,
+                    ttl,
+                    error: String::new(),
+                }),
+                _ => Err(unexpected()),
+            }
+        })
         .await
         .map(Response::new)
     }
@@ -66,16 +65,15 @@ impl Lease for Session {
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let (call, wire) = self.begin(Rpc::LeaseRevoke, request);
         call.run(async {
-                let command = Command::LeaseRevoke { id: wire.id };
-                let command = call.authorize(command).await?;
-                match self.commit(&call, command).await? {
-                    Answer::LeaseRevoked { revision } => Ok(pb::LeaseRevokeResponse {
-                        header: Some(self.header_at(revision)),
-                    }),
-                    _ => Err(unexpected()),
-                }
-            },
-        )
+            let command = Command::LeaseRevoke { id: wire.id };
+            let command = call.authorize(command).await?;
+            match self.commit(&call, command).await? {
+                Answer::LeaseRevoked { revision } => Ok(pb::LeaseRevokeResponse {
+                    header: Some(self.header_at(revision)),
+                }),
+                _ => Err(unexpected()),
+            }
+        })
         .await
         .map(Response::new)
     }
@@ -142,41 +140,38 @@ impl Lease for Session {
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let (call, wire) = self.begin(Rpc::LeaseTimeToLive, request);
         call.run(async {
-                let authorized = call.authorize(LeaseOf).await?;
-                self.linearizable()?;
-                let now = self.node().clock.now();
-                let auth = self.tenant.auth().clone();
-                let caller = authorized.caller();
-                let time = auth
-                    .access(caller)
-                    .and_then(|access| {
-                        let (id, keys) = (wire.id, wire.keys);
-                        self.tenant
-                            .lease_time_to_live_for(&access, caller, id, keys, now)
-                    })
-                    .map_err(errors::denied)?;
-                let header = Some(self.header());
-                Ok(
-                    match time {
-                        Some((time, keys)) => pb::LeaseTimeToLiveResponse {
-                            header,
-                            id: wire.id,
-                            ttl: time.remaining_secs(),
-                            granted_ttl: time.granted_secs,
-                            keys: keys.into_iter().map(Into::into).collect(),
-                        },
-                        // An unknown lease is an answer, not an error (behaviour §3.8).
-                        None => pb::LeaseTimeToLiveResponse {
-                            header,
-                            id: wire.id,
-                            ttl: -1,
-                            granted_ttl: 0,
-                            keys: Vec::new(),
-                        },
-                    },
-                )
-            },
-        )
+            let authorized = call.authorize(LeaseOf).await?;
+            self.linearizable()?;
+            let now = self.node().clock.now();
+            let auth = self.tenant.auth().clone();
+            let caller = authorized.caller();
+            let time = auth
+                .access(caller)
+                .and_then(|access| {
+                    let (id, keys) = (wire.id, wire.keys);
+                    self.tenant
+                        .lease_time_to_live_for(&access, caller, id, keys, now)
+                })
+                .map_err(errors::denied)?;
+            let header = Some(self.header());
+            Ok(match time {
+                Some((time, keys)) => pb::LeaseTimeToLiveResponse {
+                    header,
+                    id: wire.id,
+                    ttl: time.remaining_secs(),
+                    granted_ttl: time.granted_secs,
+                    keys: keys.into_iter().map(Into::into).collect(),
+                },
+                // An unknown lease is an answer, not an error (behaviour §3.8).
+                None => pb::LeaseTimeToLiveResponse {
+                    header,
+                    id: wire.id,
+                    ttl: -1,
+                    granted_ttl: 0,
+                    keys: Vec::new(),
+                },
+            })
+        })
         .await
         .map(Response::new)
     }
@@ -187,22 +182,21 @@ impl Lease for Session {
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let (call, _) = self.begin(Rpc::LeaseLeases, request);
         call.run(async {
-                let authorized = call.authorize(LeaseOf).await?;
-                let auth = self.tenant.auth().clone();
-                let caller = authorized.caller();
-                let leases = auth
-                    .access(caller)
-                    .and_then(|access| self.tenant.visible_leases(&access, caller))
-                    .map_err(errors::denied)?;
-                Ok(pb::LeaseLeasesResponse {
-                    header: Some(self.header()),
-                    leases: leases
-                        .into_iter()
-                        .map(|id| pb::LeaseStatus { id })
-                        .collect(),
-                })
-            },
-        )
+            let authorized = call.authorize(LeaseOf).await?;
+            let auth = self.tenant.auth().clone();
+            let caller = authorized.caller();
+            let leases = auth
+                .access(caller)
+                .and_then(|access| self.tenant.visible_leases(&access, caller))
+                .map_err(errors::denied)?;
+            Ok(pb::LeaseLeasesResponse {
+                header: Some(self.header()),
+                leases: leases
+                    .into_iter()
+                    .map(|id| pb::LeaseStatus { id })
+                    .collect(),
+            })
+        })
         .await
         .map(Response::new)
     }

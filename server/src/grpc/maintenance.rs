@@ -1,7 +1,7 @@
 //! The Maintenance service.
 
-use super::kv::{refuse, unexpected};
 use super::call::Call;
+use super::kv::{refuse, unexpected};
 use super::{Connection, Session, StreamGuard, off_runtime, raise, snapshot};
 use crate::metrics::Rpc;
 use crate::version;
@@ -72,10 +72,12 @@ impl Maintenance for Session {
                     Vec::new()
                 }
                 (AlarmAction::Activate, Some(kind)) => {
-                    self.change_alarm(&call, Command::RaiseAlarm(alarm(kind))).await?
+                    self.change_alarm(&call, Command::RaiseAlarm(alarm(kind)))
+                        .await?
                 }
                 (AlarmAction::Deactivate, Some(kind)) => {
-                    self.change_alarm(&call, Command::ClearAlarm(alarm(kind))).await?
+                    self.change_alarm(&call, Command::ClearAlarm(alarm(kind)))
+                        .await?
                 }
             };
             Ok(pb::AlarmResponse {
@@ -114,7 +116,8 @@ impl Maintenance for Session {
             if status.disk_full() {
                 errors.push("etcdserver: no space left on the log's disk".to_owned());
             }
-            let size = self.tenant.size_bytes() as i64;
+            // Clients divide by it: an empty store is not reported as nothing.
+            let size = (self.tenant.size_bytes() as i64).max(1);
             Ok(pb::StatusResponse {
                 header: Some(self.header()),
                 version: version::COMPATIBLE.to_owned(),
@@ -144,19 +147,18 @@ impl Maintenance for Session {
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         let (call, _) = self.begin(Rpc::Defragment, request);
         call.run(async {
-                call.authorize(Whole).await?;
-                let begun = Instant::now();
-                // The store gives space back by itself; what compaction has marked and not yet removed is removed now.
-                self.node().compaction.requested();
-                self.node()
-                    .compaction
-                    .wait_until_removed(&self.tenant, self.tenant.compacted())
-                    .await;
-                self.node().metrics.defragmented(begun.elapsed());
-                // Defragment answers carry no header (behaviour §1.3).
-                Ok(pb::DefragmentResponse { header: None })
-            },
-        )
+            call.authorize(Whole).await?;
+            let begun = Instant::now();
+            // The store gives space back by itself; what compaction has marked and not yet removed is removed now.
+            self.node().compaction.requested();
+            self.node()
+                .compaction
+                .wait_until_removed(&self.tenant, self.tenant.compacted())
+                .await;
+            self.node().metrics.defragmented(begun.elapsed());
+            // Defragment answers carry no header (behaviour §1.3).
+            Ok(pb::DefragmentResponse { header: None })
+        })
         .await
         .map(Response::new)
     }
@@ -225,20 +227,19 @@ impl Maintenance for Session {
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
         let (call, wire) = self.begin(Rpc::MoveLeader, request);
         call.run(async {
-                call.authorize(Whole).await?;
-                let node = self.node();
-                if node.status.leader() != node.identity.member {
-                    return Err(Status::failed_precondition("etcdserver: not leader"));
-                }
-                // The leader is the only member: it can only stay with itself.
-                if wire.target_id != node.identity.member {
-                    return Err(Status::failed_precondition(
-                        "etcdserver: bad leader transferee",
-                    ));
-                }
-                Ok(pb::MoveLeaderResponse { header: None })
-            },
-        )
+            call.authorize(Whole).await?;
+            let node = self.node();
+            if node.status.leader() != node.identity.member {
+                return Err(Status::failed_precondition("etcdserver: not leader"));
+            }
+            // The leader is the only member: it can only stay with itself.
+            if wire.target_id != node.identity.member {
+                return Err(Status::failed_precondition(
+                    "etcdserver: bad leader transferee",
+                ));
+            }
+            Ok(pb::MoveLeaderResponse { header: None })
+        })
         .await
         .map(Response::new)
     }
@@ -249,33 +250,30 @@ impl Maintenance for Session {
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         let (call, wire) = self.begin(Rpc::Downgrade, request);
         call.run(async {
-                use pb::downgrade_request::DowngradeAction;
-                call.authorize(Whole).await?;
-                self.linearizable()?;
-                let action = DowngradeAction::try_from(wire.action)
-                    .map_err(|_| refuse(Refusal::Malformed("unknown downgrade action")))?;
-                if action != DowngradeAction::Cancel {
-                    let target = version::minor(&wire.version).ok_or_else(|| {
-                        Status::invalid_argument(
-                            "etcdserver: wrong downgrade target version format",
-                        )
-                    })?;
-                    if Some(target) != version::below_cluster() {
-                        return Err(Status::invalid_argument(
-                            "etcdserver: invalid downgrade target version",
-                        ));
-                    }
+            use pb::downgrade_request::DowngradeAction;
+            call.authorize(Whole).await?;
+            self.linearizable()?;
+            let action = DowngradeAction::try_from(wire.action)
+                .map_err(|_| refuse(Refusal::Malformed("unknown downgrade action")))?;
+            if action != DowngradeAction::Cancel {
+                let target = version::minor(&wire.version).ok_or_else(|| {
+                    Status::invalid_argument("etcdserver: wrong downgrade target version format")
+                })?;
+                if Some(target) != version::below_cluster() {
+                    return Err(Status::invalid_argument(
+                        "etcdserver: invalid downgrade target version",
+                    ));
                 }
-                if action == DowngradeAction::Enable {
-                    // There is no older Holdfast that could take over; saying otherwise would be a lie.
-                    return Err(Status::failed_precondition("etcdserver: not capable"));
-                }
-                Ok(pb::DowngradeResponse {
-                    header: Some(self.header()),
-                    version: version::CLUSTER.to_owned(),
-                })
-            },
-        )
+            }
+            if action == DowngradeAction::Enable {
+                // There is no older Holdfast that could take over; saying otherwise would be a lie.
+                return Err(Status::failed_precondition("etcdserver: not capable"));
+            }
+            Ok(pb::DowngradeResponse {
+                header: Some(self.header()),
+                version: version::CLUSTER.to_owned(),
+            })
+        })
         .await
         .map(Response::new)
     }

@@ -93,7 +93,8 @@ impl Pages {
                 .and_then(|access| access.permits(Policy::KeyScoped, &range))
                 .map_err(errors::denied)?;
         }
-        self.read(range).map_err(|refusal| errors::refused(&refusal))
+        self.read(range)
+            .map_err(|refusal| errors::refused(&refusal))
     }
 
     fn read(&mut self, mut range: Range) -> Result<Option<pb::RangeStreamResponse>, Refusal> {

@@ -1,4 +1,5 @@
-//! Admission by quota: checked before anything else of a request, as etcd does; the first refusal raises the tenant's alarm.
+//! Admission by quota, once a request is permitted: who may not write neither learns of the quota nor raises the alarm, which the first
+//! refusal does.
 
 use super::{Connection, errors};
 use holdfast_tenant::{Alarm, AlarmKind, Command, Refusal};

@@ -2,6 +2,7 @@
 
 use super::watch_sink::Sink;
 use super::{Connection, Session, StreamGuard, errors, lower};
+use crate::audit::Entry;
 use crate::identity::Identified;
 use crate::metrics::Rpc;
 use holdfast_auth::{Caller, Demands, KeyRange, Policy, Verb};
@@ -10,6 +11,7 @@ use holdfast_proto::{encoded, etcdserverpb as pb};
 use holdfast_tenant::watch::{
     Delivery, DeliveryKind, Message, SharedSink, StreamId, WatchRequest, WatchSink,
 };
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +58,7 @@ impl Watch for Session {
             sink,
             connection: self.0.clone(),
             who,
+            waiting: None,
             guard,
         }))
     }
@@ -72,8 +75,14 @@ pub(crate) struct WatchStream {
     connection: Arc<Connection>,
     /// Who opened the stream.
     who: Result<Arc<Identified>, Status>,
+    /// A watch whose audit record is not taken yet. The requests behind it wait.
+    waiting: Option<Waiting>,
     guard: StreamGuard,
 }
+
+/// A watch with whether its record was taken.
+type Waiting =
+    Pin<Box<dyn Future<Output = (WatchRequest, Result<(), Status>, Entry, Instant)> + Send>>;
 
 /// A watch that is asked for, as demands.
 struct Watched<'a>(&'a WatchRequest);
@@ -97,52 +106,90 @@ impl WatchStream {
 
     /// Grants a watch to the stream's caller as it stands now.
     fn authorize(&self, request: &WatchRequest) -> Result<Caller, Status> {
-        let begun = Instant::now();
-        let granted = self.who.clone().and_then(|who| {
-            let auth = self.connection.tenant.auth();
-            who.access(&auth)
-                .and_then(|access| access.permits(Policy::KeyScoped, &Watched(request)))
-                .map(|()| who.caller.clone())
-                .map_err(errors::denied)
-        });
-        let who = self.who.as_ref().ok();
-        let entry = self.connection.audit_entry(Rpc::Watch, who);
-        entry.demands(&Watched(request));
-        let outcome = granted.as_ref().err();
-        let outcome = outcome.map(|status| (status.code(), status.message()));
-        self.connection.record(&entry, outcome, begun.elapsed());
-        granted
+        let who = self.who.as_ref().map_err(Status::clone)?;
+        let auth = self.connection.tenant.auth();
+        who.access(&auth)
+            .and_then(|access| access.permits(Policy::KeyScoped, &Watched(request)))
+            .map(|()| who.caller.clone())
+            .map_err(|denied| {
+                self.connection.node().metrics.denied(denied);
+                errors::denied(denied)
+            })
     }
 
-    fn handle(&self, wire: pb::WatchRequest) {
+    /// Begins a watch, unless a strict rule wants the audit log's word first.
+    fn create(&mut self, request: WatchRequest) {
+        let begun = Instant::now();
+        let who = self.who.as_ref().ok();
+        let entry = self.connection.audit_entry(Rpc::Watch, who);
+        entry.demands(&Watched(&request));
+        let granted = self.authorize(&request);
+        if granted.is_ok() && entry.is_strict() {
+            let connection = self.connection.clone();
+            self.waiting = Some(Box::pin(async move {
+                let taken = connection.record_begin(&entry).await;
+                let granted = taken.map_err(|()| errors::audit_unavailable());
+                (request, granted, entry, begun)
+            }));
+        } else {
+            self.created(request, granted, &entry, begun);
+        }
+    }
+
+    fn created(
+        &self,
+        request: WatchRequest,
+        granted: Result<Caller, Status>,
+        entry: &Entry,
+        begun: Instant,
+    ) {
+        let outcome = granted.as_ref().err();
+        let outcome = outcome.map(|status| (status.code(), status.message()));
+        self.connection.record(entry, outcome, begun.elapsed());
+        match granted {
+            Ok(caller) => self.ask(Message::Create {
+                stream: self.id,
+                request,
+                caller,
+            }),
+            // A refused watch is answered on the stream, which goes on; clients parse this text (behaviour §3.7).
+            Err(status) => self.sink.push(Delivery {
+                watch_id: -1,
+                revision: self.connection.tenant.revision(),
+                kind: DeliveryKind::Rejected {
+                    reason: format!(
+                        "rpc error: code = {:?} desc = {}",
+                        status.code(),
+                        status.message()
+                    ),
+                },
+            }),
+        }
+    }
+
+    /// Goes on with a watch that waited for the audit log. Whether the stream may take requests.
+    fn poll_waiting(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(waiting) = &mut self.waiting else {
+            return true;
+        };
+        let Poll::Ready((request, taken, entry, begun)) = waiting.as_mut().poll(context) else {
+            return false;
+        };
+        self.waiting = None;
+        // What was permitted before the wait may not be so any more.
+        let granted = taken.and_then(|()| self.authorize(&request));
+        self.created(request, granted, &entry, begun);
+        true
+    }
+
+    fn handle(&mut self, wire: pb::WatchRequest) {
         use pb::watch_request::RequestUnion;
         self.connection
             .node()
             .metrics
             .messages_received(Rpc::Watch, 1);
         match wire.request_union {
-            Some(RequestUnion::CreateRequest(create)) => {
-                let request = lower::watch(create);
-                match self.authorize(&request) {
-                    Ok(caller) => self.ask(Message::Create {
-                        stream: self.id,
-                        request,
-                        caller,
-                    }),
-                    // A refused watch is answered on the stream, which goes on; clients parse this text (behaviour §3.7).
-                    Err(status) => self.sink.push(Delivery {
-                        watch_id: -1,
-                        revision: self.connection.tenant.revision(),
-                        kind: DeliveryKind::Rejected {
-                            reason: format!(
-                                "rpc error: code = {:?} desc = {}",
-                                status.code(),
-                                status.message()
-                            ),
-                        },
-                    }),
-                }
-            }
+            Some(RequestUnion::CreateRequest(create)) => self.create(lower::watch(create)),
             Some(RequestUnion::CancelRequest(cancel)) => self.ask(Message::Cancel {
                 stream: self.id,
                 watch_id: cancel.watch_id,
@@ -193,6 +240,7 @@ impl Stream for WatchStream {
         let this = self.get_mut();
         let mut turns = 0;
         while !this.failed
+            && this.poll_waiting(context)
             && this.sink.takes_requests()
             && let Some(requests) = &mut this.requests
         {

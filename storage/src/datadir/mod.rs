@@ -52,6 +52,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
+    /// Whether a member was founded here. Looks and touches nothing; what is there may still be refused by [`DataDir::open`].
+    pub fn is_founded(path: &Path) -> bool {
+        path.join(IDENTITY_FILE).exists()
+    }
+
     /// Opens `path`, creating it (and its parents) with mode 0700 if it is missing, and takes its lock. `wal_dir` is where the
     /// raft log lives if not in `path` (etcd's `--wal-dir`); it must stay the same for the life of the directory.
     ///

@@ -130,6 +130,13 @@ impl LogState {
                         self.mark.index + 1
                     ));
                 }
+                // Of an entry before the first one known there is at least the mark.
+                let previous = self.term(index - 1).unwrap_or(self.mark.term);
+                if term < previous {
+                    return Err(format!(
+                        "entry {index} of term {term} behind term {previous}"
+                    ));
+                }
                 self.put_entry(
                     index,
                     Place {
@@ -146,6 +153,23 @@ impl LogState {
             } => {
                 if position.index < self.mark.index || position.index >= self.next_index() {
                     return Err(format!("a compaction mark at entry {}", position.index));
+                }
+                let fits = match self.place(position.index) {
+                    Some(place) => place.term == position.term,
+                    // The first segment that is left says where it begins by a mark.
+                    None if position.index == self.mark.index && self.mark.index > 0 => {
+                        position.term == self.mark.term
+                    }
+                    None => self
+                        .places
+                        .front()
+                        .is_none_or(|first| position.term <= first.term),
+                };
+                if !fits {
+                    return Err(format!(
+                        "a compaction mark at entry {} with term {}",
+                        position.index, position.term
+                    ));
                 }
                 self.put_mark(position, Bytes::copy_from_slice(conf_state));
             }

@@ -136,6 +136,9 @@ pub(super) fn decode_range(body: &mut Bytes) -> Result<Range, DecodeError> {
         filter.max_mod = take_signed(body)?;
         filter.min_create = take_signed(body)?;
         filter.max_create = take_signed(body)?;
+        if !filter.is_set() {
+            return Err(DecodeError::Unknown("flag"));
+        }
     }
     Ok(Range {
         keys,
@@ -354,7 +357,8 @@ pub(super) fn take_unsigned(body: &mut Bytes) -> Result<u64, DecodeError> {
     for shift in (0..64).step_by(7) {
         let byte = take_u8(body)?;
         let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 {
+        // Beyond 64 bits, or with zeros at its end: a number has one spelling.
+        if shift == 63 && bits > 1 || shift > 0 && byte == 0 {
             return Err(DecodeError::Unknown("number"));
         }
         n |= bits << shift;

@@ -1,6 +1,8 @@
 //! The audit log as a file, and the program that verifies it.
 
-use holdfast_tests::eventually;
+use holdfast_proto::etcdserverpb as pb;
+use holdfast_tests::{Guarded, PATIENCE, Raw, ServerOptions, eventually, soon};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::{
     env, fs,
@@ -9,6 +11,7 @@ use std::{
     sync::OnceLock,
     time::Duration,
 };
+use tempfile::TempDir;
 
 /// A file of the audit log.
 pub(crate) struct AuditFile(pub(crate) PathBuf);
@@ -32,7 +35,7 @@ impl AuditFile {
     /// The whole lines of it so far. Each must be JSON.
     pub(crate) fn lines(&self) -> Vec<Value> {
         let bytes = self.bytes();
-        let text = std::str::from_utf8(&bytes).expect("the audit log is UTF-8");
+        let text = std::str::from_utf8(&bytes).unwrap();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         let parse = |line: &str| match serde_json::from_str(line) {
             Ok(value) => value,
@@ -79,7 +82,7 @@ impl AuditFile {
     pub(crate) fn verify(&self, arguments: &[&str]) -> Verdict {
         let keys = self.0.with_file_name("audit-keys");
         let key = self.lines()[0]["public_key"].as_str().map(str::to_owned);
-        fs::write(&keys, key.expect("the file begins with a header")).unwrap();
+        fs::write(&keys, key.unwrap()).unwrap();
         self.verify_by(&keys, arguments)
     }
 
@@ -91,7 +94,7 @@ impl AuditFile {
             .args(arguments)
             .arg(&self.0)
             .output()
-            .expect("holdfastctl runs");
+            .unwrap();
         Verdict::of(&output)
     }
 }
@@ -117,7 +120,9 @@ impl Verdict {
 
     /// Nothing is changed or missing; the end may not be signed yet.
     pub(crate) fn is_intact(&self) -> bool {
-        self.report["problems"].as_array().is_some_and(Vec::is_empty)
+        self.report["problems"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
     }
 }
 
@@ -150,4 +155,61 @@ pub(crate) fn holdfastctl() -> PathBuf {
         profile.join("holdfastctl")
     };
     BINARY.get_or_init(find).clone()
+}
+
+/// A guarded server with an audit file of its own.
+pub(crate) struct Audited {
+    pub(crate) folder: TempDir,
+    pub(crate) file: AuditFile,
+    pub(crate) guarded: Guarded,
+}
+
+impl Audited {
+    /// With these rules, unless there are none.
+    pub(crate) async fn start(rules: &str, flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = AuditFile::beside(folder.path());
+        let mut options = ServerOptions::new().flag(file.flag());
+        if !rules.is_empty() {
+            let path = folder.path().join("rules.yaml");
+            fs::write(&path, rules).unwrap();
+            options = options.flag(format!("--audit-rules-file={}", path.display()));
+        }
+        for flag in flags {
+            options = options.flag(*flag);
+        }
+        let guarded = Guarded::start_with(options).await;
+        Self {
+            folder,
+            file,
+            guarded,
+        }
+    }
+
+    /// Gives the server other rules, and waits until its log says what became of them.
+    pub(crate) async fn reload(&self, rules: &str, said: &'static str) {
+        let server = &self.guarded.server;
+        fs::write(self.folder.path().join("rules.yaml"), rules).unwrap();
+        let mark = server.log().len();
+        server.signal(Signal::HUP);
+        let log = server.log().clone();
+        let told = tokio::task::spawn_blocking(move || log.wait_after(mark, said, PATIENCE));
+        assert!(
+            soon("a line", told).await.unwrap().is_some(),
+            "nothing said of {said:?}"
+        );
+    }
+}
+
+/// A call that is not on keys.
+pub(crate) trait LeaseCall {
+    async fn lease_call(&self, what: &str);
+}
+
+impl LeaseCall for Raw {
+    async fn lease_call(&self, what: &str) {
+        let request = pb::LeaseGrantRequest { ttl: 60, id: 0 };
+        let granted = self.grant(request).await;
+        assert!(granted.is_ok(), "{what}: {granted:?}");
+    }
 }

@@ -8,6 +8,7 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use holdfast_tests::{PATIENCE, Raw, bad_token, eventually, wire::get};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -117,6 +118,13 @@ pub(crate) fn write_private(folder: &Path, name: &str, text: &str) -> PathBuf {
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     path
+}
+
+/// Waits until the token that `raw` carries is refused there.
+pub(crate) async fn dies(raw: &Raw, what: &str) {
+    let refused = || async { raw.range(get("a")).await.err() };
+    let status = eventually(PATIENCE, what, refused).await;
+    bad_token::<()>(Err(status));
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

@@ -11,9 +11,11 @@
 pub(crate) mod audit;
 pub(crate) mod dial;
 pub(crate) mod jwt;
+pub(crate) mod search;
 pub(crate) mod site;
 
 pub(crate) use audit::AuditFile;
 pub(crate) use dial::{Answer, Dial, ask, get, sample};
-pub(crate) use jwt::TokenKey;
+pub(crate) use jwt::{TokenKey, dies};
+pub(crate) use search::{holds, snapshot};
 pub(crate) use site::{Secured, Site};

@@ -94,6 +94,7 @@ impl FileSink {
             bytes: 0,
             chain: Chain::at(position),
             first: position,
+            has_blocks: false,
             is_checkpoint_due: false,
             checkpoint_at: Instant::now(),
         };
@@ -168,6 +169,7 @@ impl FileSink {
             bytes: tail.bytes,
             chain: tail.chain,
             first,
+            has_blocks: false,
             is_checkpoint_due: false,
             checkpoint_at: Instant::now(),
         };

@@ -28,7 +28,7 @@ const KV: &str = "/etcdserverpb.KV/";
 const AUTH: &str = "/etcdserverpb.Auth/";
 const MAX_TXN_OPS: usize = 128;
 
-pub(crate) fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) -> bool {
     let mut input = Input::new(data);
     let kind = input.u8();
     let message = Bytes::copy_from_slice(input.rest());
@@ -67,40 +67,42 @@ pub(crate) fn run(data: &[u8]) {
         24 => with(message, |_: pb::MoveLeaderRequest| {}),
         25 => with(message, |_: pb::AuthUserGetRequest| {}),
         26 => with(message, |_: pb::AuthRoleGetRequest| {}),
-        _ => {}
+        _ => false,
     }
 }
 
 /// Decodes a message, sees that it is the same when it is encoded and decoded again, and goes on with it.
-fn with<M: Message + Default + Clone + PartialEq>(message: Bytes, then: impl FnOnce(M)) {
-    if let Ok(wire) = M::decode(message) {
-        let again = M::decode(wire.encode_to_vec().as_slice());
-        assert!(again.as_ref() == Ok(&wire), "{wire:?} became {again:?}");
-        then(wire);
-    }
+fn with<M: Message + Default + PartialEq>(message: Bytes, then: impl FnOnce(M)) -> bool {
+    let Ok(wire) = M::decode(message) else {
+        return false;
+    };
+    let again = M::decode(wire.encode_to_vec().as_slice());
+    assert!(again.as_ref() == Ok(&wire), "it became another message");
+    then(wire);
+    true
 }
 
-fn range(message: Bytes) {
+fn range(message: Bytes) -> bool {
     with(message, |wire: pb::RangeRequest| {
         let mut wishes = Vec::new();
         rights::of_range(&wire, &mut wishes);
         if let Ok(range) = lower::range(wire) {
             decided("Range", &range, &wishes);
         }
-    });
+    })
 }
 
-fn put(message: Bytes) {
+fn put(message: Bytes) -> bool {
     with(message, |wire: pb::PutRequest| {
         let mut wishes = Vec::new();
         rights::of_put(&wire, &mut wishes);
         let command = Command::Put(lower::put(wire));
         decided("Put", &command, &wishes);
         comes_back(&command);
-    });
+    })
 }
 
-fn delete(message: Bytes) {
+fn delete(message: Bytes) -> bool {
     with(message, |wire: pb::DeleteRangeRequest| {
         let mut wishes = Vec::new();
         rights::of_delete(&wire, &mut wishes);
@@ -109,10 +111,10 @@ fn delete(message: Bytes) {
             decided("DeleteRange", &command, &wishes);
             comes_back(&command);
         }
-    });
+    })
 }
 
-fn txn(message: Bytes) {
+fn txn(message: Bytes) -> bool {
     with(message, |wire: pb::TxnRequest| {
         let mut wishes = Vec::new();
         rights::of_txn(&wire, &mut wishes);
@@ -123,7 +125,7 @@ fn txn(message: Bytes) {
             decided("Txn", &command, &wishes);
             comes_back(&command);
         }
-    });
+    })
 }
 
 struct Watched(KeyRange);
@@ -134,7 +136,7 @@ impl Demands for Watched {
     }
 }
 
-fn watch(message: Bytes) {
+fn watch(message: Bytes) -> bool {
     with(message, |wire: pb::WatchRequest| {
         let Some(pb::watch_request::RequestUnion::CreateRequest(wire)) = wire.request_union else {
             return;
@@ -142,15 +144,17 @@ fn watch(message: Bytes) {
         let wish = Wish::of_watch(&wire);
         let request = lower::watch(wire);
         decided_by("/etcdserverpb.Watch/Watch", &Watched(request.keys), &[wish]);
-    });
+    })
 }
 
 /// Changes of users and roles: only for administrators, and applied to a state of their own they are an answer or a refusal.
-fn auth_change(kind: u8, message: Bytes) {
+fn auth_change(kind: u8, message: Bytes) -> bool {
     let change = match kind {
-        8 => decode(message, |wire: pb::AuthUserAddRequest| AuthChange::UserAdd {
-            name: wire.name,
-            password: None,
+        8 => decode(message, |wire: pb::AuthUserAddRequest| {
+            AuthChange::UserAdd {
+                name: wire.name,
+                password: None,
+            }
         }),
         9 => decode(message, |wire: pb::AuthUserDeleteRequest| {
             AuthChange::UserDelete { name: wire.name }
@@ -200,7 +204,7 @@ fn auth_change(kind: u8, message: Bytes) {
             }
         }),
     };
-    let Some(change) = change else { return };
+    let Some(change) = change else { return false };
     if let AuthChange::UserChangePassword { name, .. } = &change {
         let path = format!("{AUTH}UserChangePassword");
         for caller in &USERS.callers {
@@ -210,10 +214,11 @@ fn auth_change(kind: u8, message: Bytes) {
     } else {
         for_administrators(&format!("{AUTH}UserAdd"), Command::Auth(change.clone()));
         assert!(
-            !USERS
-                .callers
-                .iter()
-                .any(|caller| USERS.grants(caller, &format!("{AUTH}UserGet"), &change)),
+            !USERS.callers.iter().any(|caller| USERS.grants(
+                caller,
+                &format!("{AUTH}UserGet"),
+                &change
+            )),
             "the policy alone keeps {change:?} from users"
         );
     }
@@ -223,9 +228,10 @@ fn auth_change(kind: u8, message: Bytes) {
         assert!(state == before, "a refused change changed something");
     }
     comes_back(&Command::Auth(change));
+    true
 }
 
-fn decode<M: Message + Default + Clone + PartialEq>(
+fn decode<M: Message + Default + PartialEq>(
     message: Bytes,
     lower: impl FnOnce(M) -> AuthChange,
 ) -> Option<AuthChange> {

@@ -36,7 +36,11 @@ impl Wish {
     }
 
     pub(super) fn of_watch(wire: &pb::WatchCreateRequest) -> Wish {
-        let key: &[u8] = if wire.key.is_empty() { b"\0" } else { &wire.key };
+        let key: &[u8] = if wire.key.is_empty() {
+            b"\0"
+        } else {
+            &wire.key
+        };
         Wish::new(Verb::Read, key, &wire.range_end)
     }
 }

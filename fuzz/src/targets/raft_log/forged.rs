@@ -129,7 +129,13 @@ impl Segment {
         }
         let synced = if self.synced_ahead { at } else { 64 };
         let mut header = self.seed.to_le_bytes().to_vec();
-        for number in [at as u32, synced as u32, self.chain, body as u32, frames.len() as u32] {
+        for number in [
+            at as u32,
+            synced as u32,
+            self.chain,
+            body as u32,
+            frames.len() as u32,
+        ] {
             header.extend_from_slice(&number.to_le_bytes());
         }
         header.extend_from_slice(&[0; 3]);

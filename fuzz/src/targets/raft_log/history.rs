@@ -11,7 +11,7 @@ use holdfast_storage::log::{Entry, HardState, LogBatch, LogError, RaftLog};
 /// More steps say nothing new, and cost time.
 const MAX_STEPS: usize = 48;
 
-pub(super) fn run(input: &mut Input<'_>) {
+pub(super) fn run(input: &mut Input<'_>) -> bool {
     let changes = input.u8() % 4;
     let changes: Vec<(u8, u16, u8)> = (0..changes)
         .map(|_| (input.u8(), input.u16(), input.u8()))
@@ -27,15 +27,19 @@ pub(super) fn run(input: &mut Input<'_>) {
     let view = history.now();
     let disk = history.disk;
     drop(history.log);
-    if !changes.iter().fold(false, |any, change| damage(&disk, change) || any) {
-        return;
+    if !changes
+        .iter()
+        .fold(false, |any, change| damage(&disk, change) || any)
+    {
+        return true;
     }
     match open(&disk) {
         Ok((log, recovered)) => {
             assert_eq!(View::of(&log), view, "damage was read as something else");
             goes_on(&disk, log, &recovered);
+            true
         }
-        Err(LogError::Damaged { .. } | LogError::Newer { .. }) => {}
+        Err(LogError::Damaged { .. } | LogError::Newer { .. }) => false,
         Err(error) => panic!("damage is reported as {error}"),
     }
 }

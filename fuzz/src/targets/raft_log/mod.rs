@@ -17,19 +17,20 @@ use holdfast_storage::LogPosition;
 use holdfast_storage::disk::{Disk, MemDisk};
 use holdfast_storage::log::{Entry, HardState, LogBatch, LogError, LogOptions, RaftLog, Recovered};
 
-pub(crate) fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) -> bool {
     let mut input = Input::new(data);
     let disk = match input.u8() % 3 {
         0 => own_files(&mut input),
         1 => forged::files(&mut input),
         _ => {
-            history::run(&mut input);
-            return;
+            return history::run(&mut input);
         }
     };
-    if let Ok((log, recovered)) = open(&disk) {
-        goes_on(&disk, log, &recovered);
-    }
+    let Ok((log, recovered)) = open(&disk) else {
+        return false;
+    };
+    goes_on(&disk, log, &recovered);
+    true
 }
 
 /// Small segments and no cache, so that little input crosses segments and what is read comes from the files.

@@ -62,7 +62,7 @@ impl Hub {
             .map(|watch| watch.next)
             .min()
             .unwrap_or(1);
-        let (readable, unfed) = (self.history.revision(tenant), watches.unfed);
+        let (readable, unfed) = (watches.readable, watches.unfed);
         let fanned_out = watches.fanned_out;
         let read = read_history(&*self.history, tenant, from, readable);
         let compacted = self.history.compacted(tenant);

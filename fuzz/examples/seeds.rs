@@ -1,4 +1,4 @@
-//! Writes the valid inputs that every corpus begins with: `cargo run -p holdfast-fuzz --bin seeds -- FOLDER`.
+//! Writes the valid inputs that every corpus begins with: `cargo run -p holdfast-fuzz --example seeds -- FOLDER`.
 
 use std::{env, fs, io, path::PathBuf, process::ExitCode};
 
