@@ -25,8 +25,8 @@ const MAX_COMMON_NAME_BYTES: usize = 256;
 
 /// The holder of a verified client certificate.
 ///
-/// Only [`crate::accept`] makes one, after the certificate and the possession of its key were verified. Its names are
-/// free of control characters and bounded in number and length.
+/// Only [`crate::accept`] makes one, after the certificate and the possession of its key were verified (and the feature `testing`,
+/// without that). Its names are free of control characters and bounded in number and length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerIdentity {

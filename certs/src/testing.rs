@@ -17,11 +17,15 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use crate::{
+    anchors::Anchors,
+    client_trust::{ClientTrust, unix_time},
     durable_file::{self, PUBLIC},
-    error::{Invalid, IssueError},
+    error::{Invalid, IssueError, TlsError},
     identity::{LeafNames, PeerIdentity},
     issue::{Issued, generate, new_key, not_a_name, unhex},
     provider::{hex, provider},
+    settings::ServerTlsSettings,
+    source_file::SourceFile,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -132,6 +136,42 @@ pub fn unverified_identity(leaf: &[u8]) -> Result<PeerIdentity, Invalid> {
     let chain = [CertificateDer::from(leaf)];
     let names = LeafNames::parse(leaf)?;
     Ok(names.into_identity(&chain, later(SystemTime::now(), DAY), String::new()))
+}
+
+/// A listener's verdict on client certificates without its listener: for the fuzz target of what strangers may present.
+#[derive(Debug)]
+pub struct Judge(ClientTrust);
+
+impl Judge {
+    /// Trusts the CAs of this PEM text. Every policy is at its strict end; there are no revocation lists.
+    ///
+    /// # Errors
+    ///
+    /// The text is not PEM, or holds what cannot be a CA.
+    pub fn of(ca_pem: &str) -> Result<Self, TlsError> {
+        let file = SourceFile {
+            path: PathBuf::from("ca.crt"),
+            bytes: ca_pem.as_bytes().to_vec(),
+            mode: 0o600,
+        };
+        let mut cas = Anchors::default();
+        cas.add(&file, SystemTime::now(), &mut Vec::new())?;
+        let settings = ServerTlsSettings::new("", "");
+        ClientTrust::new(&settings, cas, None, &mut Vec::new()).map(Self)
+    }
+
+    /// The verdict of a handshake at this time on certificates (DER), leaf first.
+    ///
+    /// # Errors
+    ///
+    /// The handshake would be refused.
+    pub fn verdict(&self, chain: &[Vec<u8>], now: SystemTime) -> Result<PeerIdentity, Invalid> {
+        let chain: Vec<_> = chain
+            .iter()
+            .map(|der| CertificateDer::from(der.as_slice()))
+            .collect();
+        self.0.verify(&chain, unix_time(now))
+    }
 }
 
 /// What a revocation list should say.

@@ -6,6 +6,7 @@
 
 #![expect(clippy::expect_used, reason = "a target reports by panicking")]
 
+mod certificate;
 mod input;
 mod targets;
 
@@ -31,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("jwks", targets::jwks::run),
     ("raft_log", targets::raft_log::run),
     ("snapshot", targets::snapshot::run),
+    ("tls_chain", targets::tls_chain::run),
     ("tls_identity", targets::tls_identity::run),
     ("token", targets::token::run),
 ];

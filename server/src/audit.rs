@@ -85,7 +85,7 @@ impl Entry {
     pub(crate) fn object(&self, name: &str) {
         if let Some(audited) = &self.0 {
             let end = name.floor_char_boundary(OBJECT_BYTES_MAX);
-            audited.facts.lock().object = Some(name[..end].to_owned());
+            audited.facts.lock().object = (end > 0).then(|| name[..end].to_owned());
         }
     }
 
@@ -169,6 +169,13 @@ impl Connection {
         let plan = auditor.plan(&subject, &short_name(rpc));
         plans.known.push((rpc, plan.clone()));
         Entry::new(plan)
+    }
+
+    /// Records that a request on a stream was refused.
+    pub(crate) fn record_refusal(&self, rpc: Rpc, who: &Arc<Identified>, status: &tonic::Status) {
+        let entry = self.audit_entry(rpc, Some(who));
+        let outcome = Some((status.code(), status.message()));
+        self.record(&entry, outcome, Duration::ZERO);
     }
 
     /// Records how a call ended; `error` is its gRPC code and text.

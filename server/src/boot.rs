@@ -246,6 +246,7 @@ pub(crate) fn boot(
         compaction: Compaction::new(),
         auth_changes: auth_changed,
         tokens,
+        changing_passwords: parking_lot::Mutex::default(),
         logins,
         auditor,
         audit_key,

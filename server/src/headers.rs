@@ -80,3 +80,32 @@ pub(crate) fn is_api_version(text: &[u8]) -> bool {
             .split(|byte| *byte == b'.')
             .all(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_and_brackets_are_not_part_of_a_host() {
+        for (given, host) in [
+            ("db.example", "db.example"),
+            ("db.example:2379", "db.example"),
+            ("db.example:", "db.example"),
+            ("[::1]", "::1"),
+            ("[::1]:2379", "::1"),
+            ("::1", "::1"),
+        ] {
+            assert_eq!(without_port(given), host, "{given}");
+        }
+        // Nothing that only begins or ends like one.
+        for odd in [
+            "[db.example].evil.example",
+            "[db.example]:2379.evil.example",
+            "[db.example",
+            "db.example:80@evil.example",
+            "a:db.example:80",
+        ] {
+            assert_eq!(without_port(odd), odd);
+        }
+    }
+}

@@ -1,13 +1,13 @@
 //! Who makes a request: the connection's certificate, a token, or both, resolved against the tenant's users.
 
 use crate::headers::token_of;
-use crate::tokens::Tokens;
+use crate::tokens::{Keys, Tokens};
 use holdfast_auth::token::Verified;
 use holdfast_auth::{Access, AuthState, Caller, Denied, TokenEpochs};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// By what a caller is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +60,59 @@ pub(crate) struct ConnectionIdentity {
 struct Last {
     /// The state of users and roles that it was found in.
     auth_revision: u64,
-    token: Option<Box<str>>,
+    /// The token, with the keys that it was verified by.
+    token: Option<(Box<str>, Keys)>,
     who: Arc<Identified>,
+}
+
+impl Identified {
+    /// As [`Identified::access`], for a stream that goes on: it outlives its token, as long as user and password are the same. A caller of
+    /// another issuer has neither, so that its streams end with the token.
+    ///
+    /// # Errors
+    /// When the stream must end.
+    pub(crate) fn stream_access<'a>(&self, auth: &'a AuthState) -> Result<Access<'a>, Denied> {
+        if auth.is_enabled() && self.stream_end().is_some_and(|at| unix_now() >= at) {
+            return Err(Denied::InvalidToken);
+        }
+        auth.stream_access(&self.caller)
+    }
+
+    /// When streams of this caller end at the latest, seconds since 1970.
+    fn stream_end(&self) -> Option<u64> {
+        match self.how {
+            How::External => self.expires_at,
+            How::Nothing | How::Certificate | How::Token => None,
+        }
+    }
+
+    /// Waits until streams of this caller must end by time.
+    pub(crate) async fn ended(&self) {
+        let Some(at) = self.stream_end() else {
+            return std::future::pending().await;
+        };
+        // In steps: clocks are set, and timers do not reach for years.
+        loop {
+            let left = at.saturating_sub(unix_now());
+            if left == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(left.min(60))).await;
+        }
+    }
+}
+
+impl Last {
+    fn still_holds(&self, token: Option<&str>, tokens: &Tokens) -> bool {
+        match (&self.token, token) {
+            (None, None) => true,
+            (Some((known, keys)), Some(token)) if **known == *token => {
+                let now = unix_now();
+                self.who.expires_at.is_none_or(|at| now < at) && tokens.are_current(keys, now)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl ConnectionIdentity {
@@ -107,11 +158,12 @@ impl ConnectionIdentity {
         let revision = auth.revision();
         if let Some(last) = &*self.last.lock()
             && last.auth_revision == revision
-            && last.token.as_deref() == token
-            && last.who.expires_at.is_none_or(|at| unix_now() < at)
+            && last.still_holds(token, tokens)
         {
             return Ok(last.who.clone());
         }
+        // Taken before the token is looked at: a key that goes meanwhile makes it be looked at again.
+        let keys = tokens.keys(unix_now());
         let who = match token {
             Some(token) => self.by_token(auth, tenant, tokens, token)?,
             None => self.by_certificate(auth)?,
@@ -121,7 +173,7 @@ impl ConnectionIdentity {
         let who = Arc::new(who);
         *self.last.lock() = Some(Last {
             auth_revision: revision,
-            token: token.map(Into::into),
+            token: token.map(|token| (token.into(), keys)),
             who: who.clone(),
         });
         Ok(who)

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -212,9 +212,18 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        lead(&node, &mut failures).await?;
-        founding::initial_auth(&node).await?;
-        founding::publish_token_key(&node).await?;
+        // Before anybody is told that the node serves: a signal at that moment must find its handler.
+        let mut signals = Signals::new()?;
+        let begin = async {
+            lead(&node, &mut failures).await?;
+            founding::initial_auth(&node).await?;
+            founding::publish_token_key(&node).await?;
+            Ok::<(), AnyError>(())
+        };
+        tokio::select! {
+            begun = begin => begun?,
+            () = signals.stop.asked() => return Ok(()),
+        }
         // What an earlier process marked and did not remove, replayed compactions included.
         node.compaction.requested();
         let shared = Arc::new(Shared {
@@ -264,7 +273,7 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
             notifier: &notifier,
             ca: quick_start.as_ref().map(|quick_start| &quick_start.ca),
         };
-        let result = watched.until_the_end(&mut failures).await;
+        let result = watched.until_the_end(signals, &mut failures).await;
         notifier.stopping();
         acceptor.stop();
         node.shutdown.send_replace(true);
@@ -329,6 +338,41 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the quick start's certificates are looked at for renewal.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// The signals that mean something.
+struct Signals {
+    stop: Stop,
+    hangup: Signal,
+}
+
+/// Those that end the node.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            stop: Stop {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Stop {
+    /// Waits until the node is to stop.
+    async fn asked(&mut self) {
+        let signal = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal, "stopping");
+    }
+}
+
 /// What the main thread looks after while the workers serve.
 struct Watched<'a> {
     node: &'a Node,
@@ -341,26 +385,17 @@ impl Watched<'_> {
     /// Serves signals and timers until the node is to stop, or a core thread has failed.
     async fn until_the_end(
         &self,
+        mut signals: Signals,
         failures: &mut tokio::sync::mpsc::UnboundedReceiver<String>,
     ) -> Result<(), AnyError> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
         let mut reload = tokio::time::interval(RELOAD_INTERVAL);
         let mut renewal = tokio::time::interval(RENEWAL_INTERVAL);
         let every = self.notifier.watchdog_interval();
         let mut watchdog = tokio::time::interval(every.unwrap_or(RENEWAL_INTERVAL));
         loop {
             tokio::select! {
-                _ = terminate.recv() => {
-                    tracing::info!(signal = "SIGTERM", "stopping");
-                    return Ok(());
-                }
-                _ = interrupt.recv() => {
-                    tracing::info!(signal = "SIGINT", "stopping");
-                    return Ok(());
-                }
-                _ = hangup.recv() => self.reload_on_signal(),
+                () = signals.stop.asked() => return Ok(()),
+                _ = signals.hangup.recv() => self.reload_on_signal(),
                 _ = reload.tick() => {
                     self.reload();
                     for notice in self.node.auditor.notices() {

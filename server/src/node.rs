@@ -10,17 +10,19 @@ use bytes::Bytes;
 use holdfast_audit::{Auditor, NodeKey, Writer};
 use holdfast_auth::{Authorized, Caller};
 use holdfast_config::{Config, Profile, ProfileSettings};
-use holdfast_consensus::{Failure, Group, StateMachine, Status, Submission};
+use holdfast_consensus::{Failure, Group, StateMachine, Status as GroupStatus, Submission};
 use holdfast_storage::LogPosition;
 use holdfast_storage::disk::RealDisk;
 use holdfast_storage::lease::Millis;
 use holdfast_tenant::{Command, Machine, Outcome, Refusal, Tenant, Tenants};
 use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
+use tonic::Status;
 
 /// The grain of the memory budget of long answers, bytes.
 pub(crate) const READ_BUDGET_UNIT_BYTES: u64 = 4096;
@@ -118,7 +120,7 @@ pub(crate) struct Node {
     pub(crate) identity: Identity,
     pub(crate) config: Arc<Config>,
     pub(crate) group: Arc<NodeGroup>,
-    pub(crate) status: Arc<Status>,
+    pub(crate) status: Arc<GroupStatus>,
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) default_tenant: Arc<Tenant>,
     pub(crate) clock: Clock,
@@ -128,6 +130,8 @@ pub(crate) struct Node {
     /// Tells streams that users and roles have changed.
     pub(crate) auth_changes: tokio::sync::watch::Receiver<AuthVersion>,
     pub(crate) tokens: Tokens,
+    /// Users whose password is being changed.
+    pub(crate) changing_passwords: Mutex<HashSet<String>>,
     pub(crate) logins: Arc<Logins>,
     pub(crate) auditor: Auditor,
     /// Signs the audit log's checkpoints.
@@ -147,7 +151,33 @@ pub(crate) struct Node {
     pub(crate) shutdown: tokio::sync::watch::Sender<bool>,
 }
 
+/// The turn of one user's change of password; others of that user are refused until it is dropped.
+pub(crate) struct PasswordChange<'a> {
+    node: &'a Node,
+    user: String,
+}
+
+impl Drop for PasswordChange<'_> {
+    fn drop(&mut self) {
+        self.node.changing_passwords.lock().remove(&self.user);
+    }
+}
+
 impl Node {
+    /// Takes a user's turn to change the password: hashing is work, and one at a time is enough for anybody.
+    ///
+    /// # Errors
+    /// When another change of the same user is under way.
+    pub(crate) fn password_change(&self, user: &str) -> Result<PasswordChange<'_>, Status> {
+        if !self.changing_passwords.lock().insert(user.to_owned()) {
+            return Err(Status::resource_exhausted("etcdserver: too many requests"));
+        }
+        Ok(PasswordChange {
+            node: self,
+            user: user.to_owned(),
+        })
+    }
+
     /// What follows from the cluster's profile.
     pub(crate) fn settings(&self) -> &ProfileSettings {
         self.config.for_profile(self.identity.profile)

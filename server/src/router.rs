@@ -54,7 +54,10 @@ impl hyper::service::Service<http::Request<Incoming>> for Router {
             .headers()
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if is_grpc && self.surfaces.grpc {
+        if is_grpc && request.version() != http::Version::HTTP_2 {
+            // gRPC is HTTP/2 alone. What comes by HTTP/1.1 may come from a page in a browser, whose Host and Origin nobody checks here.
+            self.at_once(empty(http::StatusCode::HTTP_VERSION_NOT_SUPPORTED))
+        } else if is_grpc && self.surfaces.grpc {
             self.grpc(request)
         } else if self.surfaces.http && !is_grpc {
             self.http(request)

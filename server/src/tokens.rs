@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Beside the data, for this member alone.
@@ -68,8 +69,12 @@ pub(crate) struct Tokens {
     tenants: Arc<Tenants>,
     external: Option<ExternalIssuerConfig>,
     current: RwLock<Current>,
+    /// Counts reloads of the external issuer's keys.
+    reloads: AtomicU64,
     /// Held while the key is replaced.
     replacing: Mutex<()>,
+    /// Held over a rotation: one at a time.
+    rotation: tokio::sync::Mutex<()>,
 }
 
 /// The verifier, and what it was made of.
@@ -77,6 +82,21 @@ struct Current {
     verifier: Arc<Verifier>,
     keys: Arc<Vec<TokenKeyRecord>>,
     external: Option<ExternalIssuer>,
+}
+
+/// A key that is about to sign.
+pub(crate) struct Next {
+    pub(crate) signer: Signer,
+    /// What the log is to say of it.
+    pub(crate) record: TokenKeyRecord,
+}
+
+/// The keys that verify, at one moment.
+pub(crate) struct Keys {
+    records: Arc<Vec<TokenKeyRecord>>,
+    reloads: u64,
+    /// When the first of them retires, seconds since 1970.
+    next_retirement: Option<u64>,
 }
 
 impl Tokens {
@@ -146,8 +166,10 @@ impl Tokens {
                 external,
             }),
             external: config.external_issuer.clone(),
+            reloads: AtomicU64::new(0),
             tenants,
             replacing: Mutex::new(()),
+            rotation: tokio::sync::Mutex::new(()),
         };
         tokens.rebuild(&mut tokens.current.write(), tokens.tenants.token_keys())?;
         Ok(tokens)
@@ -197,6 +219,28 @@ impl Tokens {
         verifier.verify(token, now)
     }
 
+    /// The keys as they are at `now`, seconds since 1970: what was verified with them need not be verified again while they are current.
+    pub(crate) fn keys(&self, now: u64) -> Keys {
+        let records = self.tenants.token_keys();
+        let next_retirement = records
+            .iter()
+            .filter_map(|key| key.retires_at)
+            .filter(|at| *at > now)
+            .min();
+        Keys {
+            next_retirement,
+            records,
+            reloads: self.reloads.load(Ordering::Acquire),
+        }
+    }
+
+    /// Whether the keys are still the same, and none has retired since.
+    pub(crate) fn are_current(&self, keys: &Keys, now: u64) -> bool {
+        keys.reloads == self.reloads.load(Ordering::Acquire)
+            && keys.next_retirement.is_none_or(|at| now < at)
+            && Arc::ptr_eq(&keys.records, &self.tenants.token_keys())
+    }
+
     fn rebuild(
         &self,
         current: &mut Current,
@@ -235,7 +279,9 @@ impl Tokens {
         let mut current = self.current.write();
         current.external = external;
         let keys = self.tenants.token_keys();
-        self.rebuild(&mut current, keys)
+        self.rebuild(&mut current, keys)?;
+        self.reloads.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
     /// The record of this member's key, if the log does not have it yet. A key that was retired is replaced first.
@@ -261,28 +307,41 @@ impl Tokens {
         Ok(self.record(&signer, now))
     }
 
-    /// Makes a new key and keeps it in the file; it signs once [`Tokens::sign_with`] is called. `None` if the operator's key signs.
+    /// The turn of a rotation.
+    pub(crate) async fn rotation(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.rotation.lock().await
+    }
+
+    /// Makes a new key and keeps it beside the one in use; `None` if the operator's key signs. Whoever makes one publishes it, and then calls
+    /// [`Tokens::sign_with`].
     ///
     /// # Errors
     /// When it cannot be kept.
-    pub(crate) fn make_next(
-        &self,
-        now: u64,
-    ) -> Result<Option<(Signer, TokenKeyRecord)>, TokensError> {
+    pub(crate) fn make_next(&self, now: u64) -> Result<Option<Next>, TokensError> {
         if !matches!(self.signing, Signing::Own(_)) {
             return Ok(None);
         }
-        let _replacing = self.replacing.lock();
-        let signer = make(&self.key_file)?;
-        let record = self.record(&signer, now);
-        Ok(record.map(|record| (signer, record)))
+        let signer = keep_new(&self.next_file())?;
+        Ok(self
+            .record(&signer, now)
+            .map(|record| Next { signer, record }))
     }
 
     /// Signs with this key from now on: its public half is in the log.
-    pub(crate) fn sign_with(&self, next: Signer) {
+    ///
+    /// # Errors
+    /// When the file cannot take the place of the one before. A restart makes another key then: this one's predecessor has a date to retire.
+    pub(crate) fn sign_with(&self, next: Signer) -> Result<(), TokensError> {
         if let Signing::Own(own) = &self.signing {
+            let _replacing = self.replacing.lock();
+            replace(&self.next_file(), &self.key_file)?;
             *own.write() = Arc::new(next);
         }
+        Ok(())
+    }
+
+    fn next_file(&self) -> PathBuf {
+        self.key_file.with_extension("next")
     }
 
     fn record(&self, signer: &Signer, now: u64) -> Option<TokenKeyRecord> {
@@ -377,16 +436,23 @@ fn seed_of(hex: &str) -> Option<[u8; 32]> {
 
 /// Makes a key and keeps it in the file, whole or not at all.
 fn make(path: &Path) -> Result<Signer, TokensError> {
-    let seed: [u8; 32] = rand::random();
-    let signer = Signer::generate(seed)?;
+    let beside = path.with_extension("new");
+    let signer = keep_new(&beside)?;
+    replace(&beside, path)?;
+    Ok(signer)
+}
+
+/// Makes a key and keeps it in a new file; one that an earlier attempt left there is removed.
+fn keep_new(path: &Path) -> Result<Signer, TokensError> {
+    let seed: zeroize::Zeroizing<[u8; 32]> = zeroize::Zeroizing::new(rand::random());
+    let signer = Signer::generate(*seed)?;
     let mut text = zeroize::Zeroizing::new(format!("{KEY_FILE_HEADER}\n"));
-    for byte in seed {
+    for byte in seed.iter() {
         text.push_str(&format!("{byte:02x}"));
     }
     text.push('\n');
     let fault = file_error(path);
-    let beside = path.with_extension("new");
-    match std::fs::remove_file(&beside) {
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
         _ => {}
     }
@@ -394,14 +460,20 @@ fn make(path: &Path) -> Result<Signer, TokensError> {
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&beside)
+        .open(path)
         .map_err(&fault)?;
     file.write_all(text.as_bytes()).map_err(&fault)?;
     file.sync_all().map_err(&fault)?;
-    std::fs::rename(&beside, path).map_err(&fault)?;
-    if let Some(folder) = path.parent() {
+    Ok(signer)
+}
+
+/// Puts a file in another's place, durably.
+fn replace(from: &Path, to: &Path) -> Result<(), TokensError> {
+    let fault = file_error(to);
+    std::fs::rename(from, to).map_err(&fault)?;
+    if let Some(folder) = to.parent() {
         let folder = std::fs::File::open(folder).map_err(&fault)?;
         folder.sync_all().map_err(&fault)?;
     }
-    Ok(signer)
+    Ok(())
 }

@@ -27,6 +27,9 @@ pub enum LeaseUse {
     },
 }
 
+/// How long a lease lives, and the keys attached to it, in order.
+pub type LeaseLife = (TimeToLive, Vec<Vec<u8>>);
+
 /// Leases that are looked at under one hold of their lock: whoever lists them does not hold up what is being applied.
 const LEASES_AT_ONCE: usize = 256;
 /// Attached keys that one question about a range answers for, if they lie in one grant.
@@ -93,7 +96,7 @@ impl Tenant {
         id: i64,
         keys: bool,
         now: Millis,
-    ) -> Result<Option<(TimeToLive, Vec<Vec<u8>>)>, Denied> {
+    ) -> Result<Option<LeaseLife>, Denied> {
         let leases = self.leases.lock();
         let usage = LeaseUse::TimeToLive { keys };
         self.may_use(&leases, access, caller, id, usage)?;

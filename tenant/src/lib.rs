@@ -22,7 +22,7 @@ pub use answer::{
 };
 pub use command::{Command, DecodeError, MAX_TXN_DEPTH, SUBJECT_BYTES_MAX};
 pub use hash::KvHash;
-pub use lease_rules::LeaseUse;
+pub use lease_rules::{LeaseLife, LeaseUse};
 pub use machine::{ApplyError, Machine, MachineOptions, Outcome, RestoreError};
 pub use state::{LEASE_COST_BYTES, ROW_OVERHEAD_BYTES, Tenant, Tenants, put_cost, txn_cost};
 pub use token_key::{KID_BYTES_MAX, TokenKeyRecord};

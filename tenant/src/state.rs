@@ -1,6 +1,7 @@
 //! The tenants' state, as readers and the hub see it while the state machine changes it.
 
 use crate::answer::{Alarm, AlarmKind, RangeAnswer, Refusal, TxnAnswer};
+use crate::lease_rules::LeaseLife;
 use crate::machine::MachineOptions;
 use crate::read::{self, Rows};
 use crate::request::{Op, Order, Put, Range, Txn};
@@ -10,7 +11,7 @@ use crate::watch::{History, Inbox, may_watch};
 use bytes::Bytes;
 use holdfast_auth::{AuthState, Caller, Denied, KeyRange};
 use holdfast_storage::backend::Store;
-use holdfast_storage::lease::{LeaseTable, Millis, TimeToLive};
+use holdfast_storage::lease::{LeaseTable, Millis};
 use holdfast_storage::mvcc::{Mvcc, Snapshot};
 use holdfast_storage::{Revision, Row, TenantId, crc32c};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -158,12 +159,7 @@ impl Tenant {
     }
 
     /// How long a lease lives, and its keys if they are asked for. `None` if there is no such lease.
-    pub fn lease_time_to_live(
-        &self,
-        id: i64,
-        keys: bool,
-        now: Millis,
-    ) -> Option<(TimeToLive, Vec<Vec<u8>>)> {
+    pub fn lease_time_to_live(&self, id: i64, keys: bool, now: Millis) -> Option<LeaseLife> {
         let leases = self.leases.lock();
         let time = leases.time_to_live(id, now)?;
         let keys = if keys {

@@ -273,8 +273,14 @@ fn publish(keys: &mut TokenKeys, command: &Command) -> Result<(), Refusal> {
             return Err(Refusal::Malformed("token key id, which is taken"));
         }
         Some(_) => {}
-        None if next.len() == 64 => return Err(Refusal::TooManyTokenKeys),
         None => {
+            if next.len() == 64 {
+                // The member's own that would go first makes room; of several, the first by id.
+                let own = next.values().filter(|known| known.member == key.member);
+                let first = own.min_by_key(|known| known.retires_at.unwrap_or(u64::MAX));
+                let first = first.ok_or(Refusal::TooManyTokenKeys)?.kid.clone();
+                next.remove(&first);
+            }
             next.insert(key.kid.clone(), key.clone());
         }
     }

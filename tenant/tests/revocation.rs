@@ -34,6 +34,8 @@ enum Step {
     /// Takes from one of the watches what it rests on, in one way or another, and changes one of its keys before and after that; in one
     /// entry, which is applied in the middle of the next round or before it.
     Strike(Option<usize>, usize, u8),
+    /// Makes a watch that starts in the past, and strikes its caller in the round that serves it.
+    Ambush(usize, i64, KeyRange, Who, usize, u8),
     /// More than waits for the hub: it is forgotten, and read from the store.
     Flood,
     Create(usize, Option<i64>, KeyRange, Who, [bool; 2]),
@@ -76,6 +78,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..12usize, vec(change(), 1..5)).prop_map(|(after, changes)| Step::ApplyWithin(after, changes)),
         8 => (prop_oneof![2 => (0..9usize).prop_map(Some), 1 => Just(None)], 0..9usize, 0..6u8)
             .prop_map(|(after, watch, how)| Step::Strike(after, watch, how)),
+        8 => (stream(), 1..25i64, keys(), who(), 1..7usize, 0..6u8)
+            .prop_map(|(at, back, keys, who, after, how)| Step::Ambush(at, back, keys, who, after, how)),
         14 => (stream(), start, keys(), who(), any::<[bool; 2]>())
             .prop_map(|(at, start, keys, who, flags)| Step::Create(at, start, keys, who, flags)),
         1 => (stream(), 0..5i64).prop_map(|(at, id)| Step::Cancel(at, id)),
@@ -111,9 +115,8 @@ fn commands(world: &World, changes: Vec<Change>) -> Vec<(Caller, Command)> {
         .collect()
 }
 
-/// See [`Step::Strike`]. Afterwards the caller may or may not be as before.
-fn strike(world: &World, watch: usize, how: u8) -> Vec<(Caller, Command)> {
-    let auth = &world.model.auth;
+/// All watches that are there or were asked for: their keys and their callers.
+fn watches(world: &World) -> Vec<(KeyRange, Caller)> {
     let watches = world.streams.iter().flat_map(|stream| {
         let active = stream.watches.iter().filter(|watch| watch.ended.is_none());
         let asked = stream.requested.iter();
@@ -121,28 +124,42 @@ fn strike(world: &World, watch: usize, how: u8) -> Vec<(Caller, Command)> {
             .map(|(request, caller, _)| (request, caller))
             .chain(active.map(|watch| (&watch.request, &watch.caller)))
     });
-    let struck = watches.filter_map(|(request, caller)| {
-        let Caller::User { id, .. } = caller else {
-            return None;
-        };
-        let (name, user) = auth.users.iter().find(|(_, user)| user.id == id.0)?;
-        let key = all_keys().find(|key| request.keys.contains(key))?;
-        Some((name.clone(), user.clone(), key))
-    });
-    let struck: Vec<_> = struck.collect();
-    if struck.is_empty() {
-        return vec![(Caller::Server, put("d", "nobody watches"))];
-    }
-    let (user, state, key) = &struck[watch % struck.len()];
+    let pairs = watches.map(|(request, caller)| (request.keys.clone(), caller.clone()));
+    pairs.collect()
+}
+
+/// See [`Step::Strike`]. Afterwards the caller may or may not be as before.
+fn strike(world: &World, keys: &KeyRange, caller: &Caller, how: u8) -> Vec<(Caller, Command)> {
+    let auth = &world.model.auth;
+    let Some(key) = all_keys().find(|key| keys.contains(key)) else {
+        return vec![(Caller::Server, put("d", "it watches nothing"))];
+    };
     let change = Command::Put(Put {
-        key: key.clone(),
+        key,
         ..put_of("", "v")
     });
+    let mut commands = vec![change.clone()];
+    let user = auth.users.iter().find(|(_, user)| match caller {
+        Caller::User { id, .. } => user.id == id.0,
+        _ => false,
+    });
+    // A caller who is no user has the roles of its token, and each loses what it has.
+    let Some((user, state)) = user else {
+        commands.extend(auth.roles.iter().flat_map(|(role, held)| {
+            held.iter().map(|permission| {
+                Command::Auth(AuthChange::RoleRevokePermission {
+                    role: role.clone(),
+                    keys: permission.keys.clone(),
+                })
+            })
+        }));
+        commands.push(change);
+        return by_server(commands);
+    };
     let all = |to: fn(String, String) -> AuthChange| {
         let roles = state.roles.iter();
         roles.map(move |role| Command::Auth(to(user.clone(), role.clone())))
     };
-    let mut commands = vec![change.clone()];
     match how {
         0 => commands.push(Command::Auth(AuthChange::UserDelete { name: user.clone() })),
         1 => commands.push(Command::Auth(AuthChange::UserChangePassword {
@@ -157,8 +174,22 @@ fn strike(world: &World, watch: usize, how: u8) -> Vec<(Caller, Command)> {
         commands.extend(all(|user, role| AuthChange::UserGrantRole { user, role }));
         commands.push(change);
     }
-    let by_server = commands.into_iter();
-    by_server.map(|command| (Caller::Server, command)).collect()
+    by_server(commands)
+}
+
+fn by_server(commands: Vec<Command>) -> Vec<(Caller, Command)> {
+    let commands = commands.into_iter();
+    commands.map(|command| (Caller::Server, command)).collect()
+}
+
+/// The keys, or others that the caller may watch; the edge lets nothing else through to the hub.
+fn permitted(world: &World, caller: &Caller, keys: KeyRange) -> Option<KeyRange> {
+    let auth = &world.model.auth;
+    let granted = auth.roles.values().flatten();
+    let mut wanted = [keys]
+        .into_iter()
+        .chain(granted.map(|held| held.keys.clone()));
+    wanted.find(|keys| auth.may_watch(caller, keys).is_ok())
 }
 
 /// What the flood is made of: each is half of what may wait.
@@ -184,14 +215,29 @@ fn run(first: &[Command], steps: Vec<Step>) {
                 world.apply_within(after, commands);
             }
             Step::Strike(after, watch, how) => {
-                let commands = strike(&world, watch, how);
+                let watches = watches(&world);
+                let Some((keys, caller)) = watches.get(watch % watches.len().max(1)) else {
+                    continue;
+                };
+                let commands = strike(&world, keys, caller, how);
                 match after {
-                    Some(after) => {
-                        world.apply_within(after, commands);
-                        world.step();
-                    }
+                    Some(after) => world.apply_within(after, commands),
                     None => world.apply_by(&commands),
                 }
+            }
+            Step::Ambush(at, back, keys, who, after, how) => {
+                let caller = who.resolve(&world.model.auth);
+                let Some(keys) = permitted(&world, &caller, keys) else {
+                    continue;
+                };
+                let commands = strike(&world, &keys, &caller, how);
+                let request = WatchRequest {
+                    start: (world.model.revision - back).max(1),
+                    ..watch(keys)
+                };
+                world.create_by(at, request, caller);
+                world.apply_within(after, commands);
+                world.step();
             }
             Step::Flood => {
                 world.model.overflowed = true;
@@ -200,12 +246,8 @@ fn run(first: &[Command], steps: Vec<Step>) {
                 }
             }
             Step::Create(at, start, keys, who, [previous, fragment]) => {
-                let auth = &world.model.auth;
-                let caller = who.resolve(auth);
-                // The edge asks before it tells the hub. What is not permitted becomes something that is, if there is anything.
-                let granted = auth.roles.values().flatten().map(|held| held.keys.clone());
-                let mut wanted = [keys].into_iter().chain(granted);
-                let Some(keys) = wanted.find(|keys| auth.may_watch(&caller, keys).is_ok()) else {
+                let caller = who.resolve(&world.model.auth);
+                let Some(keys) = permitted(&world, &caller, keys) else {
                     continue;
                 };
                 let start = start.map_or(0, |start| world.model.revision + start);

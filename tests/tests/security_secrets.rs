@@ -170,6 +170,31 @@ impl Seen {
     }
 }
 
+#[test]
+fn the_search_finds_a_secret_in_each_of_its_forms() {
+    let mut secrets = Secrets::default();
+    secrets.add("a password", password("x").as_bytes(), Some("its-home"));
+    let text = password("x");
+    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    for before in ["", "a", "ab", "abc"] {
+        let longer = format!("{before}{text} and more");
+        for form in [
+            longer.clone(),
+            format!("{before}{hex}"),
+            STANDARD.encode(&longer),
+            URL_SAFE_NO_PAD.encode(&longer),
+        ] {
+            let mut found = Vec::new();
+            secrets.search("a log", form.as_bytes(), &mut found);
+            assert!(!found.is_empty(), "{form}");
+            found.clear();
+            secrets.search("folder/its-home", form.as_bytes(), &mut found);
+            secrets.search("a log", &form.as_bytes()[..form.len() / 3], &mut found);
+            assert!(found.is_empty(), "{found:?}");
+        }
+    }
+}
+
 /// Text of the kind that is a secret here; the marks make each one distinct.
 fn password(of: &str) -> String {
     format!("Pw-{of}-9f1c!correct horse")

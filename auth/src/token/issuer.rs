@@ -63,7 +63,9 @@ impl ExternalIssuer {
         let roles = self
             .roles_claim
             .as_ref()
-            .and_then(|claim| claims.get(claim));
+            .and_then(|claim| claims.get(claim))
+            // Some issuers write out what is not there.
+            .filter(|roles| !roles.is_null());
         Ok(Verified::External {
             user: user.to_owned(),
             roles: roles.map_or(Ok(Vec::new()), read_roles)?,

@@ -280,9 +280,13 @@ pub(super) fn snapshots() -> Vec<(&'static str, Vec<u8>)> {
         payload.extend_from_slice(&number.to_be_bytes());
     }
     let mut row = head.clone();
-    // Tenant, revision (main, sub), length, record.
-    row.extend_from_slice(b"\x02\0\0\0\x01\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x20");
-    row.extend_from_slice(&[1; 32]);
+    // Tenant, revision (main, sub), length, record: version, flags, create revision, version of the key, lease, lengths, key, value.
+    row.extend_from_slice(b"\x02\0\0\0\x01\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x0f");
+    row.extend_from_slice(b"\x01\0\x05\x02\x0e\x03\x05keyvalue");
+    row.push(3);
+    for number in [0_u64, 1] {
+        row.extend_from_slice(&number.to_be_bytes());
+    }
     let stream = crate::targets::snapshot::in_blocks(&payload, 30);
     vec![
         ("stream", [vec![0, 7], stream].concat()),

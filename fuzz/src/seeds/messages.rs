@@ -1,8 +1,6 @@
 //! What clients send.
 
 use super::short;
-use crate::input::Input;
-use crate::targets::tls_identity::certificate;
 use holdfast_proto::authpb;
 use holdfast_proto::etcdserverpb as pb;
 use prost::Message;
@@ -197,78 +195,6 @@ pub(super) fn headers() -> Vec<(&'static str, Vec<u8>)> {
         (
             "bearer",
             request("/", &[(3, "Bearer e30.e30.e30"), (4, "3.7.1"), (5, "true")]),
-        ),
-    ]
-}
-
-pub(super) fn certificates() -> Vec<(&'static str, Vec<u8>)> {
-    const UTF8: u8 = 0x0c;
-    const URI: u8 = 0x86;
-    const DNS: u8 = 0x82;
-    const ADDRESS: u8 = 0x87;
-    // Extended key usage, then place, tag and bytes of each name.
-    let names = |usage: u8, names: &[(u8, u8, &[u8])]| {
-        let mut out = vec![usage];
-        for (place, tag, bytes) in names {
-            out.extend([vec![*place, *tag], short(bytes)].concat());
-        }
-        out
-    };
-    let made = |mode: u8, domain: u8, names: Vec<u8>| {
-        let mut out = vec![mode, domain];
-        match mode {
-            0 => out.extend(certificate(&mut Input::new(&names))),
-            _ => out.extend(names),
-        }
-        out
-    };
-    let alice: &[u8] = b"alice";
-    let uri: &[u8] = b"spiffe://example.org/tenant/blue/user/alice";
-    vec![
-        ("common_name", made(1, 0, names(1, &[(0, UTF8, alice)]))),
-        (
-            "whole_common_name",
-            made(0, 0, names(1, &[(0, UTF8, alice)])),
-        ),
-        (
-            "uri",
-            made(1, 1, names(1, &[(0, UTF8, b"root"), (1, URI, uri)])),
-        ),
-        (
-            "whole_uri",
-            made(0, 1, names(3, &[(1, URI, uri), (1, DNS, b"host.example")])),
-        ),
-        (
-            "other_uri",
-            made(
-                1,
-                0,
-                names(0, &[(1, URI, b"spiffe://example.org/ns/a/sa/b")]),
-            ),
-        ),
-        (
-            "two_uris",
-            made(
-                1,
-                0,
-                names(1, &[(1, URI, uri), (1, URI, b"spiffe://example.org/x")]),
-            ),
-        ),
-        (
-            "two_common_names",
-            made(1, 0, names(2, &[(0, UTF8, alice), (0, 0x13, b"bob")])),
-        ),
-        (
-            "wide",
-            made(
-                1,
-                0,
-                names(4, &[(0, 0x1e, b"\0a\0b"), (1, ADDRESS, &[10, 0, 0, 1])]),
-            ),
-        ),
-        (
-            "uri_as_common_name",
-            made(1, 0, names(1, &[(0, UTF8, b"Spiffe://example.org/x")])),
         ),
     ]
 }

@@ -1,5 +1,6 @@
 //! Valid inputs to start from: what random bytes would take long to become.
 
+mod certificates;
 mod files;
 mod messages;
 pub(crate) mod token;
@@ -16,7 +17,8 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "grpc_message" => messages::grpc(),
         "framing" => messages::frames(),
         "headers" => messages::headers(),
-        "tls_identity" => messages::certificates(),
+        "tls_chain" => certificates::chains(),
+        "tls_identity" => certificates::names(),
         "jwks" => token::key_sets(),
         "token" => token::tokens(),
         _ => Vec::new(),

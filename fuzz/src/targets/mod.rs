@@ -8,5 +8,6 @@ pub(crate) mod headers;
 pub(crate) mod jwks;
 pub(crate) mod raft_log;
 pub(crate) mod snapshot;
+pub(crate) mod tls_chain;
 pub(crate) mod tls_identity;
 pub(crate) mod token;

@@ -4,6 +4,7 @@
 //! Whatever is read is bounded and free of control characters. A certificate with a URI is judged by it alone; one with several names
 //! nobody; a name with a tenant is made of plain segments, and written back it is the URI.
 
+use crate::certificate::certificate;
 use crate::input::Input;
 use holdfast_certs::testing::unverified_identity;
 use holdfast_certs::{NameSource, PeerIdentity};
@@ -19,7 +20,7 @@ pub(crate) fn run(data: &[u8]) -> bool {
     let der = if mode & 1 == 0 {
         input.rest().to_vec()
     } else {
-        certificate(&mut input)
+        certificate(&mut input, |_| vec![0; 64])
     };
     let Ok(identity) = unverified_identity(&der) else {
         return false;
@@ -28,7 +29,7 @@ pub(crate) fn run(data: &[u8]) -> bool {
     check_name(&identity, trust_domain)
 }
 
-fn check_bounds(identity: &PeerIdentity) {
+pub(super) fn check_bounds(identity: &PeerIdentity) {
     let count = identity.uri_sans.len() + identity.dns_sans.len() + identity.ip_sans.len();
     assert!(count <= 64);
     let common_name = identity.common_name.iter();
@@ -50,7 +51,8 @@ fn check_bounds(identity: &PeerIdentity) {
     assert_eq!(identity.fingerprint_sha256.len(), 64);
 }
 
-fn check_name(identity: &PeerIdentity, trust_domain: Option<&str>) -> bool {
+/// Whether it names somebody.
+pub(super) fn check_name(identity: &PeerIdentity, trust_domain: Option<&str>) -> bool {
     let named = match identity.named_user(trust_domain) {
         Ok(Some(named)) => named,
         Ok(None) => {
@@ -86,78 +88,4 @@ fn check_name(identity: &PeerIdentity, trust_domain: Option<&str>) -> bool {
         several => panic!("{several:?} named {named}"),
     }
     true
-}
-
-/// A certificate (X.509 v3, nobody signed it) with common names and alternative names of the input: for each a byte that says where it
-/// stands (0: common name, else alternative name) and with which tag, and its bytes (u8 length).
-pub(crate) fn certificate(input: &mut Input<'_>) -> Vec<u8> {
-    let (mut subject, mut names) = (Vec::new(), Vec::new());
-    let usage = input.u8();
-    while !input.is_empty() {
-        let (place, tag) = (input.u8(), input.u8());
-        let bytes = input.short();
-        if place == 0 {
-            let attribute = [element(0x06, &[0x55, 0x04, 0x03]), element(tag, bytes)].concat();
-            subject.extend(element(0x31, &element(0x30, &attribute)));
-        } else {
-            names.extend(element(tag, bytes));
-        }
-    }
-    let mut extensions = Vec::new();
-    if !names.is_empty() {
-        extensions.extend(extension(&[0x55, 0x1d, 0x11], &element(0x30, &names)));
-    }
-    // Extended key usage: clientAuth, serverAuth, none, or no list at all.
-    let purpose = |last| element(0x06, &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, last]);
-    match usage & 7 {
-        1 => extensions.extend(extension(&[0x55, 0x1d, 0x25], &element(0x30, &purpose(2)))),
-        2 => extensions.extend(extension(&[0x55, 0x1d, 0x25], &element(0x30, &purpose(1)))),
-        3 => extensions.extend(extension(&[0x55, 0x1d, 0x25], &element(0x30, &[]))),
-        4 => extensions.extend(extension(&[0x55, 0x1d, 0x25], &[])),
-        _ => {}
-    }
-    let algorithm = element(0x30, &element(0x06, &[0x2b, 0x65, 0x70]));
-    let validity = [
-        element(0x17, b"250101000000Z"),
-        element(0x17, b"490101000000Z"),
-    ]
-    .concat();
-    let key = [algorithm.clone(), element(0x03, &[0; 33])].concat();
-    let tbs = [
-        element(0xa0, &element(0x02, &[2])),
-        element(0x02, &[1]),
-        algorithm.clone(),
-        element(0x30, &[]),
-        element(0x30, &validity),
-        element(0x30, &subject),
-        element(0x30, &key),
-        element(0xa3, &element(0x30, &extensions)),
-    ]
-    .concat();
-    let parts = [element(0x30, &tbs), algorithm, element(0x03, &[0; 65])].concat();
-    element(0x30, &parts)
-}
-
-fn extension(id: &[u8], value: &[u8]) -> Vec<u8> {
-    let parts = [element(0x06, id), element(0x04, value)].concat();
-    element(0x30, &parts)
-}
-
-/// A DER element.
-fn element(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    let length = content.len();
-    match length {
-        0..=0x7f => out.push(length as u8),
-        0x80..=0xffff => {
-            out.push(0x82);
-            out.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        _ => {
-            out.push(0x84);
-            out.extend_from_slice(&(length as u32).to_be_bytes());
-        }
-    }
-    out.extend_from_slice(content);
-    out
 }

@@ -3,6 +3,7 @@
 use super::{Connection, Session, errors, off_runtime};
 use crate::identity::unix_now;
 use crate::metrics::Rpc;
+use crate::tokens::TokensError;
 use holdfast_auth::{Demands, KeyRange, Standing, Verb};
 use holdfast_proto::admin as pb;
 use holdfast_proto::servers::admin::admin_server::Admin;
@@ -83,29 +84,42 @@ impl Admin for Session {
 
 impl Connection {
     /// Makes a new key, makes it known, and signs with it. Keys of this member before it are accepted until `retire_at`.
+    ///
+    /// A client that goes away leaves no rotation half done: a key that retires would go on signing.
     async fn rotate(self: &Arc<Self>, retire_at: u64) -> Result<String, Status> {
         let connection = self.clone();
-        // A file is written.
-        let made = off_runtime(move || connection.node().tokens.make_next(unix_now())).await?;
-        let made = made.map_err(|error| {
-            tracing::error!(%error, "cannot make a token key");
+        tokio::spawn(async move { connection.rotate_whole(retire_at).await })
+            .await
+            .map_err(|_| Status::internal("etcdserver: the rotation failed"))?
+    }
+
+    async fn rotate_whole(self: &Arc<Self>, retire_at: u64) -> Result<String, Status> {
+        fn failed(error: TokensError) -> Status {
+            tracing::error!(%error, "cannot rotate the token key");
             Status::internal("etcdserver: cannot keep a new token key")
-        })?;
-        let Some((signer, key)) = made else {
+        }
+        let _turn = self.node().tokens.rotation().await;
+        let connection = self.clone();
+        // Files are written.
+        let made = off_runtime(move || connection.node().tokens.make_next(unix_now())).await?;
+        let Some(next) = made.map_err(failed)? else {
             return Err(Status::failed_precondition(
                 "etcdserver: tokens are signed with the operator's key (--auth-token)",
             ));
         };
-        let kid = key.kid.to_string();
+        let kid = next.record.kid.clone();
         let publish = Command::PublishTokenKey {
-            key,
+            key: next.record,
             retire_older_at: Some(retire_at),
         };
         self.worker
             .propose_internal(&self.tenant, &publish)
             .await
             .map_err(errors::unanswered)?;
-        self.node().tokens.sign_with(signer);
+        let connection = self.clone();
+        off_runtime(move || connection.node().tokens.sign_with(next.signer))
+            .await?
+            .map_err(failed)?;
         tracing::info!(key = kid, retire_at, "rotated the token key");
         Ok(kid)
     }

@@ -3,14 +3,14 @@
 use super::call::Call;
 use super::kv::{refuse, unexpected};
 use super::{Connection, Session, TENANT, errors};
-use crate::identity::unix_now;
+use crate::identity::{How, unix_now};
 use crate::login::{Checked, LoginError};
 use crate::metrics::Rpc;
 use bytes::Bytes;
 use holdfast_auth::token::Claims;
 use holdfast_auth::{
-    AuthChange, AuthError, AuthState, Demands, KeyRange, PasswordHash, Permission, PermissionKind,
-    ROOT, Role, Standing, User, Verb,
+    AuthChange, AuthError, AuthState, Demands, Denied, KeyRange, PasswordHash, Permission,
+    PermissionKind, ROOT, Role, Standing, User, Verb,
 };
 use holdfast_proto::servers::etcdserverpb::auth_server::Auth;
 use holdfast_proto::{authpb, etcdserverpb as pb};
@@ -74,8 +74,10 @@ impl Auth for Session {
             call.authorize(Look(Standing::Any)).await?;
             self.linearizable()?;
             let auth = self.tenant.auth();
+            // The call is open, and how much is written is nobody's business.
+            let revision = call.who().map_or(0, |_| self.tenant.revision());
             Ok(pb::AuthStatusResponse {
-                header: Some(self.header()),
+                header: Some(self.header_at(revision)),
                 enabled: auth.is_enabled(),
                 auth_revision: auth.revision(),
             })
@@ -108,6 +110,7 @@ impl Auth for Session {
         request: Request<pb::AuthUserAddRequest>,
     ) -> Result<Response<pb::AuthUserAddResponse>, Status> {
         let (call, wire) = self.begin(Rpc::UserAdd, request);
+        call.entry().object(&wire.name);
         call.run(async {
             // Whoever may not add users makes nobody hash passwords.
             call.authorize(Look(Standing::Admin)).await?;
@@ -141,6 +144,7 @@ impl Auth for Session {
         request: Request<pb::AuthUserGetRequest>,
     ) -> Result<Response<pb::AuthUserGetResponse>, Status> {
         let (call, wire) = self.begin(Rpc::UserGet, request);
+        call.entry().object(&wire.name);
         call.run(async {
             call.authorize(Look(Standing::AdminOrUser(&wire.name)))
                 .await?;
@@ -188,9 +192,15 @@ impl Auth for Session {
         request: Request<pb::AuthUserChangePasswordRequest>,
     ) -> Result<Response<pb::AuthUserChangePasswordResponse>, Status> {
         let (call, wire) = self.begin(Rpc::UserChangePassword, request);
+        call.entry().object(&wire.name);
         call.run(async {
             call.authorize(Look(Standing::AdminOrUser(&wire.name)))
                 .await?;
+            if call.who().is_ok_and(|who| who.how == How::External) {
+                // Another issuer's word must not become a password that outlives it.
+                return Err(errors::denied(Denied::NotPermitted));
+            }
+            let _turn = self.node().password_change(&wire.name)?;
             if self.tenant.auth().user(&wire.name).is_none() {
                 return Err(refuse(Refusal::Auth(AuthError::UserNotFound)));
             }
@@ -238,6 +248,7 @@ impl Auth for Session {
         request: Request<pb::AuthRoleGetRequest>,
     ) -> Result<Response<pb::AuthRoleGetResponse>, Status> {
         let (call, wire) = self.begin(Rpc::RoleGet, request);
+        call.entry().object(&wire.role);
         call.run(async {
             call.authorize(Look(Standing::AdminOrHolder(&wire.role)))
                 .await?;
@@ -299,6 +310,34 @@ impl Auth for Session {
     }
 }
 
+/// What a change is about, for the audit log.
+fn object_of(change: &AuthChange) -> String {
+    let range = |keys: &KeyRange| {
+        let (key, end) = keys.to_pair();
+        format!("[{}, {})", key.escape_ascii(), end.escape_ascii())
+    };
+    match change {
+        AuthChange::Enable | AuthChange::Disable | AuthChange::UpgradePassword { .. } => {
+            String::new()
+        }
+        AuthChange::UserAdd { name, .. }
+        | AuthChange::UserDelete { name }
+        | AuthChange::UserChangePassword { name, .. }
+        | AuthChange::RoleAdd { name }
+        | AuthChange::RoleDelete { name } => name.clone(),
+        AuthChange::UserGrantRole { user, role } | AuthChange::UserRevokeRole { user, role } => {
+            format!("{user}, role {role}")
+        }
+        AuthChange::RoleGrantPermission { role, permission } => match permission {
+            Some(permission) => {
+                format!("{role}, {:?} {}", permission.kind, range(&permission.keys))
+            }
+            None => role.clone(),
+        },
+        AuthChange::RoleRevokePermission { role, keys } => format!("{role}, {}", range(keys)),
+    }
+}
+
 /// A permission as the wire has it.
 fn permission(wire: authpb::Permission) -> Result<Permission, Status> {
     use authpb::permission::Type;
@@ -348,6 +387,7 @@ impl Connection {
         call: &Call<'_>,
         change: AuthChange,
     ) -> Result<pb::ResponseHeader, Status> {
+        call.entry().object(&object_of(&change));
         let command = call.authorize(Command::Auth(change)).await?;
         match self.commit(call, command).await? {
             Answer::Done { revision, .. } => Ok(self.header_at(revision)),

@@ -3,7 +3,7 @@
 use super::{Connection, errors};
 use crate::audit::Entry;
 use crate::identity::Identified;
-use crate::metrics::Rpc;
+use crate::metrics::{Rpc, RpcKind};
 use holdfast_auth::{Authorized, Demands, Denied, Policy, policy};
 use prost::Message;
 use std::future::Future;
@@ -153,10 +153,12 @@ impl Call<'_> {
         &self,
         work: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
+        let unfinished = Unfinished(Some(self));
         let result = match self.check() {
             Ok(()) => work.await,
             Err(status) => Err(status),
         };
+        unfinished.done();
         let code = result.as_ref().err().map_or(Code::Ok, Status::code);
         let took = self.begun.elapsed();
         let node = self.connection.node();
@@ -185,10 +187,12 @@ impl Call<'_> {
         &self,
         open: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
+        let unfinished = Unfinished(Some(self));
         let result = match self.check() {
             Ok(()) => open.await,
             Err(status) => Err(status),
         };
+        unfinished.done();
         self.record(result.as_ref().err(), self.begun.elapsed());
         result
     }
@@ -205,5 +209,28 @@ impl Call<'_> {
     fn record(&self, error: Option<&Status>, took: Duration) {
         let outcome = error.map(|status| (status.code(), status.message()));
         self.connection.record(&self.entry, outcome, took);
+    }
+}
+
+/// A call that is under way. If its client gives it up, its future is dropped, and what it began may be carried out all the same: that is
+/// counted and recorded, too.
+struct Unfinished<'a, 'b>(Option<&'a Call<'b>>);
+
+impl Unfinished<'_, '_> {
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_, '_> {
+    fn drop(&mut self) {
+        let Some(call) = self.0 else { return };
+        let status = Status::cancelled("the client gave up; the request may have been carried out");
+        let took = call.begun.elapsed();
+        if call.rpc.kind() == RpcKind::Unary {
+            let metrics = &call.connection.node().metrics;
+            metrics.handled(call.rpc, status.code(), took);
+        }
+        call.record(Some(&status), took);
     }
 }

@@ -8,7 +8,7 @@ use crate::body::Prepared;
 use crate::held;
 use crate::metrics::Rpc;
 use crate::node::READ_BUDGET_UNIT_BYTES;
-use holdfast_auth::{Authorized, Demands, KeyRange, Verb};
+use holdfast_auth::{Authorized, Demands, Policy};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::kv_server::Kv;
 use holdfast_tenant::request::{Order, Range, Txn};
@@ -39,13 +39,6 @@ fn revision_of(answer: &Answer) -> i64 {
 
 pub(super) fn refuse(refusal: Refusal) -> Status {
     errors::refused(&refusal)
-}
-
-/// A transaction that cannot be carried out: its caller needs no more than to be known.
-struct Malformed;
-
-impl Demands for Malformed {
-    fn demands(&self, _: &mut dyn FnMut(Verb, &KeyRange)) {}
 }
 
 #[tonic::async_trait]
@@ -126,9 +119,8 @@ impl Kv for Session {
             let txn = match lower::txn(wire, self.node().config.max_txn_ops) {
                 Ok(txn) => txn,
                 Err(refusal) => {
-                    // As in etcd a tenant without space hears of that first.
-                    if needs_space {
-                        call.authorize(Malformed).await?;
+                    // As in etcd a tenant without space hears of that first; but not whoever might not write there.
+                    if needs_space && !self.tenant.auth().is_enabled() {
                         self.admit(0).await?;
                     }
                     return Err(refuse(refusal));
@@ -263,9 +255,9 @@ impl Connection {
 
     fn read_txn_now(&self, txn: &Authorized<Txn>) -> Result<pb::TxnResponse, Status> {
         let tenants = &self.node().tenants;
-        let answer = tenants
-            .read_txn(&self.tenant, txn.request())
-            .map_err(refuse)?;
+        let answer = tenants.read_txn(&self.tenant, txn.request());
+        self.recheck(txn)?;
+        let answer = answer.map_err(refuse)?;
         let header = self.header_at(answer.revision);
         Ok(raise::txn(answer, header))
     }
@@ -289,9 +281,20 @@ impl Connection {
         let node = self.node();
         let answer = node.tenants.range(&self.tenant, range.request());
         node.metrics.ranged(begun.elapsed(), answer.is_ok());
+        self.recheck(range)?;
         let answer = answer.map_err(refuse)?;
         let header = self.header_at(answer.revision);
         Ok(raise::range(answer, header))
+    }
+
+    /// Judges a read again once it is done: it may have waited, and read what was written after its caller lost the permission. The
+    /// state machine changes permissions before what is ordered after them, so they are at least as recent as what was read.
+    fn recheck<T: Demands>(&self, read: &Authorized<T>) -> Result<(), Status> {
+        self.tenant
+            .auth()
+            .access(read.caller())
+            .and_then(|access| access.permits(Policy::KeyScoped, read.request()))
+            .map_err(errors::denied)
     }
 
     /// Sends a command through the log and waits for what it came to.

@@ -2,6 +2,7 @@
 
 use super::kv::{refuse, unexpected};
 use super::{Connection, Session, StreamGuard, boxed, errors};
+use crate::identity::Identified;
 use crate::metrics::Rpc;
 use holdfast_auth::{Caller, Demands, Denied, KeyRange, Verb};
 use holdfast_proto::etcdserverpb as pb;
@@ -87,8 +88,9 @@ impl Lease for Session {
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let call = self.begin_stream(Rpc::LeaseKeepAlive, &request);
         let mut guard = StreamGuard::new(self.0.clone(), Rpc::LeaseKeepAlive);
-        let caller = match call.open(call.authorize(LeaseOf)).await {
-            Ok(authorized) => authorized.caller().clone(),
+        let opened = call.open(call.authorize(LeaseOf)).await;
+        let who = match opened.and_then(|_| call.who().cloned()) {
+            Ok(who) => who,
             Err(status) => {
                 guard.code = status.code();
                 return Err(status);
@@ -96,15 +98,16 @@ impl Lease for Session {
         };
         let requests = request.into_inner();
         let connection = self.0.clone();
-        let begin = Some((requests, connection, caller, guard));
+        let begin = Some((requests, connection, who, guard));
         let answers = futures::stream::unfold(begin, |state| {
             boxed(async move {
-                let (mut requests, connection, caller, mut guard) = state?;
+                let (mut requests, connection, who, mut guard) = state?;
                 let next = tokio::select! {
                     next = requests.next() => next,
                     // A stream whose caller is gone ends without waiting for the next request.
-                    denied = connection.revoked(&caller) => {
+                    denied = connection.revoked(&who) => {
                         let status = errors::denied(denied);
+                        connection.record_refusal(Rpc::LeaseKeepAlive, &who, &status);
                         guard.code = status.code();
                         return Some((Err(status), None));
                     }
@@ -122,9 +125,10 @@ impl Lease for Session {
                         return None;
                     }
                 };
-                match connection.keep_alive(&caller, wire.id).await {
-                    Ok(answer) => Some((Ok(answer), Some((requests, connection, caller, guard)))),
+                match connection.keep_alive(&who.caller, wire.id).await {
+                    Ok(answer) => Some((Ok(answer), Some((requests, connection, who, guard)))),
                     Err(status) => {
+                        connection.record_refusal(Rpc::LeaseKeepAlive, &who, &status);
                         guard.code = status.code();
                         Some((Err(status), None))
                     }
@@ -218,15 +222,18 @@ impl Connection {
     }
 
     /// Waits until the caller of a stream is nobody who may have one.
-    async fn revoked(&self, caller: &Caller) -> Denied {
+    async fn revoked(&self, who: &Identified) -> Denied {
         let mut changes = self.node().auth_changes.clone();
         loop {
-            if let Err(denied) = self.tenant.auth().stream_access(caller) {
+            if let Err(denied) = who.stream_access(&self.tenant.auth()) {
                 return denied;
             }
-            if changes.changed().await.is_err() {
-                // The state machine is gone: the node stops.
-                return std::future::pending().await;
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() {
+                    // The state machine is gone: the node stops.
+                    return std::future::pending().await;
+                },
+                () = who.ended() => {}
             }
         }
     }

@@ -5,7 +5,7 @@ use super::kv::{refuse, unexpected};
 use super::{Connection, Session, StreamGuard, off_runtime, raise, snapshot};
 use crate::metrics::Rpc;
 use crate::version;
-use holdfast_auth::{Demands, KeyRange, Standing, Verb};
+use holdfast_auth::{Caller, Demands, KeyRange, Standing, Verb};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::maintenance_server::Maintenance;
 use holdfast_tenant::{Alarm, AlarmKind, Answer, Command, Refusal};
@@ -57,6 +57,10 @@ impl Maintenance for Session {
                 member: wire.member_id,
                 kind,
             };
+            if let Some(kind) = kind {
+                call.entry()
+                    .object(&format!("{:x}, {kind:?}", wire.member_id));
+            }
             let changed = match (action, kind) {
                 (AlarmAction::Get, kind) => {
                     self.linearizable()?;
@@ -169,8 +173,8 @@ impl Maintenance for Session {
     ) -> Result<Response<pb::HashResponse>, Status> {
         let (call, _) = self.begin(Rpc::Hash, request);
         call.run(async {
-            call.authorize(Whole).await?;
-            let hash = self.hash_of(0).await?;
+            let caller = call.authorize(Whole).await?.caller().clone();
+            let hash = self.hash_of(&caller, 0).await?;
             Ok(pb::HashResponse {
                 header: Some(self.header_at(hash.revision)),
                 hash: hash.hash,
@@ -186,9 +190,9 @@ impl Maintenance for Session {
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let (call, wire) = self.begin(Rpc::HashKv, request);
         call.run(async {
-            call.authorize(Whole).await?;
+            let caller = call.authorize(Whole).await?.caller().clone();
             self.linearizable()?;
-            let hash = self.hash_of(wire.revision).await?;
+            let hash = self.hash_of(&caller, wire.revision).await?;
             Ok(pb::HashKvResponse {
                 header: Some(self.header_at(hash.revision)),
                 hash: hash.hash,
@@ -288,17 +292,23 @@ impl Connection {
         }
     }
 
-    async fn hash_of(self: &Arc<Self>, revision: i64) -> Result<holdfast_tenant::KvHash, Status> {
+    async fn hash_of(
+        self: &Arc<Self>,
+        caller: &Caller,
+        revision: i64,
+    ) -> Result<holdfast_tenant::KvHash, Status> {
         // Nobody closes the semaphore.
         let _turn = self.node().hashes.acquire().await;
         let connection = self.clone();
-        off_runtime(move || {
+        let hash = off_runtime(move || {
             let begun = Instant::now();
             let node = connection.node();
             let hash = node.tenants.hash_kv(&connection.tenant, revision);
             node.metrics.hashed(begun.elapsed());
             hash.map_err(refuse)
         })
-        .await?
+        .await?;
+        snapshot::check(self, caller)?;
+        hash
     }
 }

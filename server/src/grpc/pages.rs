@@ -87,14 +87,16 @@ impl Pages {
         let Some(range) = self.rest.take() else {
             return Ok(None);
         };
-        {
-            let auth = self.connection.tenant.auth();
-            auth.stream_access(&self.caller)
-                .and_then(|access| access.permits(Policy::KeyScoped, &range))
-                .map_err(errors::denied)?;
-        }
-        self.read(range)
-            .map_err(|refusal| errors::refused(&refusal))
+        let asked = range.clone();
+        let page = self.read(range);
+        // After the read: what it saw is not newer than the permissions that it is judged by.
+        self.connection
+            .tenant
+            .auth()
+            .stream_access(&self.caller)
+            .and_then(|access| access.permits(Policy::KeyScoped, &asked))
+            .map_err(errors::denied)?;
+        page.map_err(|refusal| errors::refused(&refusal))
     }
 
     fn read(&mut self, mut range: Range) -> Result<Option<pb::RangeStreamResponse>, Refusal> {

@@ -77,8 +77,11 @@ impl From<io::Error> for Unsent {
     }
 }
 
-/// Whether who began the snapshot is still permitted to read it.
-fn check(connection: &Connection, caller: &Caller) -> Result<(), Status> {
+/// Whether who began to read everything still may.
+///
+/// # Errors
+/// The refusal, as the client is told it.
+pub(super) fn check(connection: &Connection, caller: &Caller) -> Result<(), Status> {
     let auth = connection.tenant.auth();
     match auth.stream_access(caller) {
         Ok(access) if access.is_admin() => Ok(()),

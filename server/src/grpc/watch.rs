@@ -3,9 +3,9 @@
 use super::watch_sink::Sink;
 use super::{Connection, Session, StreamGuard, errors, lower};
 use crate::audit::Entry;
-use crate::identity::Identified;
+use crate::identity::{How, Identified};
 use crate::metrics::Rpc;
-use holdfast_auth::{Caller, Demands, KeyRange, Policy, Verb};
+use holdfast_auth::{Caller, Demands, Denied, KeyRange, Policy, Verb};
 use holdfast_proto::servers::etcdserverpb::watch_server::Watch;
 use holdfast_proto::{encoded, etcdserverpb as pb};
 use holdfast_tenant::watch::{
@@ -41,6 +41,12 @@ impl Watch for Session {
             return Err(status);
         }
         let who = call.who().cloned();
+        let ended = who.as_ref().ok().filter(|who| who.how == How::External);
+        let ended = ended.cloned().map(|who| {
+            let ended: Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(async move { who.ended().await });
+            ended
+        });
         let id = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
         let inbox = self.node().tenants.inbox().clone();
         let sink = Arc::new(Sink::new(id, inbox.clone(), self.worker.mailbox.clone()));
@@ -58,6 +64,7 @@ impl Watch for Session {
             sink,
             connection: self.0.clone(),
             who,
+            ended,
             waiting: None,
             guard,
         }))
@@ -75,6 +82,8 @@ pub(crate) struct WatchStream {
     connection: Arc<Connection>,
     /// Who opened the stream.
     who: Result<Arc<Identified>, Status>,
+    /// Resolves when the caller's streams must end; `None` if they need not.
+    ended: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// A watch whose audit record is not taken yet. The requests behind it wait.
     waiting: Option<Waiting>,
     guard: StreamGuard,
@@ -155,7 +164,10 @@ impl WatchStream {
             // A refused watch is answered on the stream, which goes on; clients parse this text (behaviour §3.7).
             Err(status) => self.sink.push(Delivery {
                 watch_id: -1,
-                revision: self.connection.tenant.revision(),
+                revision: match &self.who {
+                    Ok(_) => self.connection.tenant.revision(),
+                    Err(_) => 0,
+                },
                 kind: DeliveryKind::Rejected {
                     reason: format!(
                         "rpc error: code = {:?} desc = {}",
@@ -265,6 +277,14 @@ impl Stream for WatchStream {
         }
         if this.failed {
             return Poll::Ready(None);
+        }
+        if let Some(ended) = &mut this.ended
+            && ended.as_mut().poll(context).is_ready()
+        {
+            let status = errors::denied(Denied::InvalidToken);
+            this.guard.code = status.code();
+            this.failed = true;
+            return Poll::Ready(Some(Err(status)));
         }
         match this.sink.poll_next(context) {
             Poll::Ready(delivery) => Poll::Ready(Some(Ok(this.raise(delivery)))),

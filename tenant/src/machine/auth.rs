@@ -123,8 +123,19 @@ impl Machine {
                 return Err(Refusal::Malformed("token key id, which is taken"));
             }
             Some(_) => {}
-            None if keys.len() >= TOKEN_KEYS_MAX => return Err(Refusal::TooManyTokenKeys),
-            None => keys.push(key.clone()),
+            None => {
+                while keys.len() >= TOKEN_KEYS_MAX {
+                    // The member's own key that would go first goes now: its overlap is cut short, but no rotation is ever refused.
+                    let first = keys
+                        .iter()
+                        .filter(|known| known.member == key.member)
+                        .min_by_key(|known| known.retires_at.unwrap_or(u64::MAX))
+                        .map(|known| known.kid.clone())
+                        .ok_or(Refusal::TooManyTokenKeys)?;
+                    keys.retain(|known| known.kid != first);
+                }
+                keys.push(key.clone());
+            }
         }
         for known in before.iter() {
             if !keys.iter().any(|kept| kept.kid == known.kid) {

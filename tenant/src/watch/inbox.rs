@@ -95,6 +95,8 @@ pub struct HubLoad {
     pub behind: usize,
     /// Transactions that wait to be fanned out.
     pub transactions: usize,
+    /// Users and roles in the changes that wait to be looked at.
+    pub rights: usize,
 }
 
 /// What the hub took from its [`Inbox`].
@@ -132,6 +134,7 @@ impl Inbox {
             watches: queue.watches,
             behind: queue.behind,
             transactions: queue.transactions,
+            rights: queue.rights,
         }
     }
 

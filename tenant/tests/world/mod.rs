@@ -3,25 +3,27 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 mod applier;
+mod seen;
+mod sink;
+mod stream;
 
 use crate::model::{AuthModel, Model};
 use applier::Applier;
 use bytes::Bytes;
-use holdfast_auth::{Caller, Denied, KeyRange};
+use holdfast_auth::{Caller, KeyRange};
 use holdfast_storage::backend::{Store, StoreOptions};
 use holdfast_storage::lease::Millis;
 use holdfast_storage::{LogPosition, Row, TenantId};
 use holdfast_tenant::request::{DeleteRange, Put};
-use holdfast_tenant::watch::{
-    Delivery, DeliveryKind, Hub, HubLimits, Inbox, Message, StreamId, Wake, WatchRequest,
-    WatchSink, denial_reason,
-};
+use holdfast_tenant::watch::{Hub, HubLimits, Inbox, Message, StreamId, Wake, WatchRequest};
 use holdfast_tenant::{Command, Machine, MachineOptions, ROW_OVERHEAD_BYTES, Tenant};
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{HashMap, HashSet, VecDeque};
+use sink::{Sink, SinkState};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use stream::Stream;
 
 pub(crate) const FRAGMENT_BYTES: usize = 60;
 pub(crate) const WATCHES_PER_STREAM: usize = 6;
@@ -55,57 +57,6 @@ pub(crate) fn main_of(event: &str) -> i64 {
     event.split('.').next().unwrap().parse().unwrap()
 }
 
-/// A stream's receiving end. It has room for so many answers with events.
-pub(crate) struct Sink {
-    pub(crate) stream: StreamId,
-    pub(crate) inbox: Arc<Inbox>,
-    pub(crate) compacted: Arc<AtomicI64>,
-    pub(crate) state: Mutex<SinkState>,
-}
-
-pub(crate) struct SinkState {
-    /// With the compacted revision at the time.
-    pub(crate) deliveries: Vec<(Delivery, i64)>,
-    pub(crate) room: usize,
-    pub(crate) starved: bool,
-    pub(crate) was_starved: bool,
-}
-
-impl WatchSink for Sink {
-    fn push(&self, delivery: Delivery) {
-        let mut state = self.state.lock();
-        if let DeliveryKind::Events {
-            fragment: false, ..
-        } = &delivery.kind
-        {
-            state.room = state.room.saturating_sub(1);
-        }
-        let compacted = self.compacted.load(Ordering::SeqCst);
-        state.deliveries.push((delivery, compacted));
-    }
-
-    fn has_room(&self) -> bool {
-        let mut state = self.state.lock();
-        let room = state.room > 0;
-        state.starved |= !room;
-        state.was_starved |= !room;
-        room
-    }
-}
-
-impl Sink {
-    pub(crate) fn give_room(&self, room: usize) {
-        let mut state = self.state.lock();
-        state.room = room;
-        if room > 0 && std::mem::take(&mut state.starved) {
-            drop(state);
-            self.inbox.push(Message::Room {
-                stream: self.stream,
-            });
-        }
-    }
-}
-
 #[derive(Default)]
 pub(crate) struct Bell(AtomicUsize);
 
@@ -113,36 +64,6 @@ impl Wake for Bell {
     fn wake(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
-}
-
-/// A watch as its client sees it.
-pub(crate) struct Seen {
-    pub(crate) request: WatchRequest,
-    pub(crate) caller: Caller,
-    /// When it was asked for.
-    pub(crate) asked_at: u64,
-    pub(crate) start: i64,
-    /// Events with the compacted revision when they came.
-    pub(crate) events: Vec<(String, i64)>,
-    /// The greatest revision of the last whole answer.
-    pub(crate) answered: i64,
-    /// Parts of an answer that goes on.
-    pub(crate) open_parts: usize,
-    pub(crate) created_at: i64,
-    pub(crate) ended: Option<i64>,
-}
-
-pub(crate) struct Stream {
-    pub(crate) id: StreamId,
-    pub(crate) sink: Arc<Sink>,
-    /// With the caller, and when.
-    pub(crate) requested: VecDeque<(WatchRequest, Caller, u64)>,
-    pub(crate) active: HashMap<i64, usize>,
-    pub(crate) history: Vec<Delivery>,
-    pub(crate) was_starved: bool,
-    /// How much had come at the last tick.
-    pub(crate) ticked: usize,
-    pub(crate) watches: Vec<Seen>,
 }
 
 /// Users and roles after a change.
@@ -429,297 +350,6 @@ impl World {
             }
         }
     }
-}
-
-impl Stream {
-    /// Looks at what came since the last time.
-    pub(crate) fn observe(&mut self, model: &Truth) {
-        let new: Vec<(Delivery, i64)> = {
-            let state = self.sink.state.lock();
-            self.was_starved = state.was_starved;
-            state.deliveries[self.history.len()..].to_vec()
-        };
-        for (delivery, compacted) in new {
-            self.take(&delivery, compacted, model);
-            self.history.push(delivery);
-        }
-    }
-
-    pub(crate) fn take(&mut self, delivery: &Delivery, compacted: i64, model: &Truth) {
-        let id = delivery.watch_id;
-        assert!(
-            delivery.revision <= model.revision,
-            "{delivery:?} is from the future"
-        );
-        match &delivery.kind {
-            DeliveryKind::Created => {
-                let (request, caller, asked_at) = self.requested.pop_front().unwrap();
-                assert_eq!(self.refusal(&request), None, "{request:?}");
-                let permitted = model.auth.may_watch(&caller, &request.keys);
-                assert!(permitted.is_ok() || model.moved, "{caller:?}: {request:?}");
-                if request.id == 0 {
-                    assert!(id >= 0);
-                } else {
-                    assert_eq!(id, request.id);
-                }
-                let start = if request.start == 0 {
-                    delivery.revision + 1
-                } else {
-                    request.start
-                };
-                let taken = self.active.insert(id, self.watches.len());
-                assert_eq!(taken, None, "watch id {id} was in use");
-                self.watches.push(Seen {
-                    request,
-                    caller,
-                    asked_at,
-                    start,
-                    events: Vec::new(),
-                    answered: 0,
-                    open_parts: 0,
-                    created_at: delivery.revision,
-                    ended: None,
-                });
-            }
-            DeliveryKind::Rejected { reason } => {
-                assert_eq!(id, -1);
-                let (request, caller, asked_at) = self.requested.pop_front().unwrap();
-                let denial = |auth: &AuthModel| {
-                    let denied = auth.may_watch(&caller, &request.keys).err();
-                    denied.map(denial_reason)
-                };
-                let now = denial(&model.auth);
-                if reason.starts_with("rpc error") {
-                    let mut since = model.auth_log.iter().filter(|point| point.at > asked_at);
-                    let denied = now.as_ref() == Some(reason)
-                        || model.moved
-                            && since.any(|point| denial(&point.auth).as_ref() == Some(reason));
-                    assert!(denied, "{caller:?} may have {request:?}, not {reason}");
-                } else {
-                    assert!(
-                        now.is_none() || model.moved,
-                        "it was not permitted first of all"
-                    );
-                    assert_eq!(Some(reason.as_str()), self.refusal(&request), "{request:?}");
-                }
-            }
-            DeliveryKind::Canceled {
-                compacted: mark,
-                reason,
-            } => {
-                let watch = &mut self.watches[self.active.remove(&id).unwrap()];
-                watch.ended = Some(*mark);
-                assert_eq!(watch.open_parts, 0);
-                if !reason.is_empty() {
-                    assert_eq!(*mark, 0);
-                    let (revision, denied) = watch.revoked(model).expect("nobody revoked it");
-                    assert_eq!(
-                        (delivery.revision, reason),
-                        (revision, &denial_reason(denied))
-                    );
-                }
-                if *mark != 0 {
-                    assert_eq!(delivery.revision, 0);
-                    assert_eq!(*mark, compacted);
-                    assert!(
-                        watch.start.max(watch.answered + 1) < *mark,
-                        "nothing of it was compacted"
-                    );
-                    let late = watch.start <= watch.created_at;
-                    let fell = self.was_starved || model.overflowed;
-                    assert!(late || fell, "it was never behind");
-                }
-            }
-            DeliveryKind::Events { events, fragment } => {
-                let watch = &mut self.watches[self.active[&id]];
-                assert!(!events.is_empty());
-                let texts: Vec<String> = events
-                    .iter()
-                    .map(|event| String::from_utf8(event.to_vec()).unwrap())
-                    .collect();
-                let last = main_of(texts.last().unwrap());
-                assert!(delivery.revision >= last);
-                if let Some((revision, _)) = watch.revoked(model) {
-                    assert!(
-                        last <= revision,
-                        "{last} was delivered after the end at {revision}: {:?}",
-                        watch.request
-                    );
-                }
-                if watch.open_parts == 0 {
-                    assert!(
-                        main_of(&texts[0]) > watch.answered,
-                        "a transaction was torn, or came twice"
-                    );
-                }
-                let bytes: usize = events.iter().map(Bytes::len).sum();
-                if watch.request.fragment {
-                    assert!(
-                        bytes < FRAGMENT_BYTES || events.len() == 1,
-                        "a part of {bytes} bytes"
-                    );
-                } else {
-                    assert!(!fragment);
-                }
-                watch.answered = main_of(texts.last().unwrap());
-                watch.open_parts = if *fragment { watch.open_parts + 1 } else { 0 };
-                watch
-                    .events
-                    .extend(texts.into_iter().map(|text| (text, compacted)));
-            }
-            DeliveryKind::Progress if id == -1 => {
-                assert!(
-                    !self.active.is_empty(),
-                    "progress of a stream without watches"
-                );
-                for at in self.active.values() {
-                    self.watches[*at].check_progress(delivery.revision, model);
-                }
-            }
-            DeliveryKind::Progress => {
-                let watch = &self.watches[self.active[&id]];
-                assert!(watch.request.progress);
-                watch.check_progress(delivery.revision, model);
-                let busy = self.history[self.ticked..].iter().any(|other| {
-                    other.watch_id == id && matches!(other.kind, DeliveryKind::Events { .. })
-                });
-                assert!(!busy, "it had events since the last tick");
-            }
-        }
-    }
-
-    pub(crate) fn refusal(&self, request: &WatchRequest) -> Option<&'static str> {
-        if self.active.len() >= WATCHES_PER_STREAM {
-            Some("etcdserver: too many watches on the stream")
-        } else if request.start < 0 {
-            Some("etcdserver: mvcc: required revision has been compacted")
-        } else if request.keys.is_empty() {
-            Some("mvcc: watcher range is empty")
-        } else if request.id < 0 {
-            Some("etcdserver: watch ID is negative")
-        } else if request.id != 0 && self.active.contains_key(&request.id) {
-            Some("mvcc: duplicate watch ID provided on the WatchStream")
-        } else {
-            None
-        }
-    }
-}
-
-impl Seen {
-    /// The first change since it was asked for that takes the right to it away.
-    pub(crate) fn revoked(&self, model: &Truth) -> Option<(i64, Denied)> {
-        let since = model
-            .auth_log
-            .iter()
-            .filter(|point| point.at > self.asked_at);
-        let mut denials = since.filter_map(|point| {
-            let denied = point
-                .auth
-                .may_watch(&self.caller, &self.request.keys)
-                .err()?;
-            Some((point.revision, denied))
-        });
-        denials.next()
-    }
-
-    /// What it must get of everything that was written up to `until`: the event, and what it replaced.
-    pub(crate) fn expected(&self, model: &Model, until: i64) -> Vec<Expected> {
-        let rows = model.rows.iter().enumerate();
-        rows.filter(|(_, row)| {
-            row.revision.main >= self.start
-                && row.revision.main <= until
-                && self.request.keys.contains(&row.key)
-                && !(if row.tombstone {
-                    self.request.no_delete
-                } else {
-                    self.request.no_put
-                })
-        })
-        .map(|(at, row)| {
-            // As it was before the transaction; a creation replaces nothing.
-            let created = !row.tombstone && row.create_revision == row.revision.main;
-            let before = model.rows[..at]
-                .iter()
-                .rev()
-                .find(|other| other.key == row.key && other.revision.main < row.revision.main);
-            let before = before.filter(|other| !other.tombstone && !created);
-            let before = before.filter(|_| self.request.previous);
-            let plain = String::from_utf8(encode(row, None).to_vec()).unwrap();
-            let full =
-                before.map(|before| String::from_utf8(encode(row, Some(before)).to_vec()).unwrap());
-            // Changed again in its own transaction, to which history was compacted: the row may be gone for a watch that is behind.
-            let again = model.rows[at + 1..]
-                .iter()
-                .take_while(|other| other.revision.main == row.revision.main)
-                .any(|other| other.key == row.key);
-            Expected {
-                plain,
-                full,
-                may_be_gone: again && model.marks.contains(&row.revision.main),
-            }
-        })
-        .collect()
-    }
-
-    pub(crate) fn check(&self, model: &Model, open: bool) {
-        let mut events = self.events.iter().peekable();
-        for expected in self.expected(model, i64::MAX) {
-            let Some((found, compacted)) =
-                events.next_if(|(event, _)| base(event) == base(&expected.plain))
-            else {
-                if expected.may_be_gone {
-                    continue;
-                }
-                assert_eq!(events.next(), None, "{:?}", self.request);
-                let complete = open && self.ended.is_none();
-                assert!(!complete, "{:?} lost {}", self.request, expected.plain);
-                return;
-            };
-            match expected.full {
-                Some(full) if *found == full => {}
-                // What was replaced may be gone by now, if the revision before the event was compacted.
-                Some(_) => {
-                    assert_eq!(*found, expected.plain, "{:?}", self.request);
-                    assert!(
-                        main_of(found) <= *compacted,
-                        "{found}: what it replaced was not told"
-                    );
-                }
-                None => assert_eq!(*found, expected.plain, "{:?}", self.request),
-            }
-        }
-        assert_eq!(events.next(), None, "{:?}: too many events", self.request);
-    }
-
-    /// A claim that everything up to `revision` was delivered.
-    pub(crate) fn check_progress(&self, revision: i64, model: &Model) {
-        assert!(
-            revision + 1 >= self.start,
-            "progress of a watch that has not begun"
-        );
-        assert_eq!(self.open_parts, 0);
-        let came: HashSet<&str> = self.events.iter().map(|(event, _)| base(event)).collect();
-        for due in self.expected(model, revision) {
-            assert!(
-                due.may_be_gone || came.contains(base(&due.plain)),
-                "revision {revision} claimed before {} came",
-                due.plain
-            );
-        }
-    }
-}
-
-/// An event that a watch must get.
-pub(crate) struct Expected {
-    plain: String,
-    /// With what it replaced, if that is to be told.
-    full: Option<String>,
-    may_be_gone: bool,
-}
-
-/// An event without what it replaced.
-fn base(event: &str) -> &str {
-    event.split('|').next().unwrap_or(event)
 }
 
 pub(crate) fn put(key: &str, value: impl Into<String>) -> Command {

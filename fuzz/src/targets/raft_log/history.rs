@@ -27,10 +27,9 @@ pub(super) fn run(input: &mut Input<'_>) -> bool {
     let view = history.now();
     let disk = history.disk;
     drop(history.log);
-    if !changes
-        .iter()
-        .fold(false, |any, change| damage(&disk, change) || any)
-    {
+    // All of them, not the first that finds a byte.
+    let damaged: Vec<bool> = changes.iter().map(|change| damage(&disk, change)).collect();
+    if !damaged.contains(&true) {
         return true;
     }
     match open(&disk) {
