@@ -3,9 +3,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 7] = [
-    "kv", "auth", "rpc", "lock", "election", "health", "admin",
-];
+const FILES: [&str; 7] = ["kv", "auth", "rpc", "lock", "election", "health", "admin"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -88,6 +88,10 @@ const INLINE_SYNC: Duration = Duration::from_micros(400);
 /// Signs the audit log's checkpoints; beside the data, for this member alone.
 const AUDIT_KEY_FILE: &str = "audit-key";
 
+/// What hashing passwords may take of the processor in the long run: on two cores about ten logins in a second, after a burst of some
+/// twenty.
+const HASHING_SHARE: f64 = 0.06;
+
 /// Snapshots that are sent at a time.
 const SNAPSHOTS_MAX: usize = 4;
 
@@ -187,6 +191,7 @@ pub(crate) fn boot(
     let logins = Logins::new(LoginOptions {
         memory_bytes: config.login_memory_bytes,
         cores: std::thread::available_parallelism().map_or(1, usize::from),
+        share_of_cores: HASHING_SHARE,
         params: HashParams::default(),
         hashing_seconds: metrics.hashing_seconds(),
         waiting_seconds: metrics.waiting_seconds(),

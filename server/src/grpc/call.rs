@@ -167,7 +167,9 @@ impl Call<'_> {
             node.metrics.messages_sent(self.rpc, 1);
         }
         self.record(result.as_ref().err(), took);
-        if took > node.config.warning_unary_request_duration {
+        // A login waits for its turn on purpose, and a flood of them must not become one of warnings.
+        let may_be_slow = self.rpc == Rpc::Authenticate;
+        if took > node.config.warning_unary_request_duration && !may_be_slow {
             tracing::warn!(
                 method = self.rpc.path(),
                 took_ms = took.as_millis() as u64,

@@ -65,6 +65,7 @@ impl Lease for Session {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let (call, wire) = self.begin(Rpc::LeaseRevoke, request);
+        call.entry().object(&format!("{:x}", wire.id));
         call.run(async {
             let command = Command::LeaseRevoke { id: wire.id };
             let command = call.authorize(command).await?;

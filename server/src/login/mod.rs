@@ -47,6 +47,8 @@ pub(crate) struct LoginOptions {
     pub(crate) memory_bytes: u64,
     /// Cores of the machine, or those that this process may use.
     pub(crate) cores: usize,
+    /// How much of all cores together hashing may take in the long run, at most 1.
+    pub(crate) share_of_cores: f64,
     /// Cost of hashes that are made here, and of those that unknown users are checked against.
     pub(crate) params: HashParams,
     /// Gets the seconds that each hashing took.
@@ -155,8 +157,10 @@ impl Logins {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let threads = (options.cores / CORES_FOR_EACH_THREAD).max(1);
+        let threads = usize::try_from(at_once).map_or(threads, |at_once| threads.min(at_once));
         let pool = Pool::start(PoolLimits {
-            threads: usize::try_from(at_once).map_or(threads, |at_once| threads.min(at_once)),
+            threads,
+            share: (options.share_of_cores * options.cores as f64 / threads as f64).min(1.0),
             memory_bytes: options.memory_bytes,
             queue: QUEUE,
             patience: PATIENCE,

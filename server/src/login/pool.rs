@@ -55,6 +55,49 @@ pub(super) struct PoolLimits {
     pub(super) queue: usize,
     /// A piece that has waited so long is refused.
     pub(super) patience: Duration,
+    /// Of a core, how much each thread may take in the long run. Niceness alone is not enough: hashing wants the memory and, of a
+    /// processor with two threads, the other half, also while no request wants the core itself.
+    pub(super) share: f64,
+}
+
+/// Processor time that a thread may use at once after a rest: some twenty logins.
+const BURST: Duration = Duration::from_millis(250);
+
+/// Processor time that a thread may use, and rests for.
+pub(super) struct Allowance {
+    share: f64,
+    /// Seconds; below zero it rests.
+    left: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    pub(super) fn new(share: f64, now: Instant) -> Allowance {
+        Allowance {
+            share,
+            left: BURST.as_secs_f64(),
+            at: now,
+        }
+    }
+
+    /// Takes what a piece used, and says until when to rest.
+    pub(super) fn spend(&mut self, used: Duration, now: Instant) -> Instant {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.share;
+        self.left = (self.left + gained).min(BURST.as_secs_f64()) - used.as_secs_f64();
+        self.at = now;
+        // A share of next to nothing must not become a rest without end.
+        let rest = (-self.left / self.share.max(0.01)).clamp(0.0, 60.0);
+        now + Duration::from_secs_f64(rest)
+    }
+}
+
+/// What this thread has used of the processor.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// What a pool uses now.
@@ -204,6 +247,8 @@ impl Shared {
         if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
             tracing::debug!(%error, "cannot lower a thread's priority");
         }
+        let mut allowance = Allowance::new(self.limits.share, Instant::now());
+        let mut rest_until = Instant::now();
         loop {
             let mut refused = Refused::new();
             let next = {
@@ -211,6 +256,10 @@ impl Shared {
                 loop {
                     if state.stopped {
                         return;
+                    }
+                    if Instant::now() < rest_until {
+                        self.changed.wait_until(&mut state, rest_until);
+                        continue;
                     }
                     let next = state.next(Instant::now(), &self.limits, &mut refused);
                     if next.is_some() || !refused.is_empty() {
@@ -222,7 +271,10 @@ impl Shared {
             answer(refused);
             if let Some(Waiting { work, since }) = next {
                 let memory_bytes = work.memory_bytes();
+                let begun = thread_time();
                 work.run(since.elapsed());
+                let used = thread_time().saturating_sub(begun);
+                rest_until = allowance.spend(used, Instant::now());
                 let mut state = self.state.lock();
                 state.running -= 1;
                 state.running_memory_bytes -= memory_bytes;

@@ -14,6 +14,7 @@ fn logins_with(memory_bytes: u64, cores: usize) -> io::Result<Arc<Logins>> {
     Logins::new(LoginOptions {
         memory_bytes,
         cores,
+        share_of_cores: 1.0,
         params: HashParams::default(),
         hashing_seconds: histogram("hashing"),
         waiting_seconds: histogram("waiting"),

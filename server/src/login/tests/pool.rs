@@ -1,4 +1,4 @@
-use super::super::pool::PoolUse;
+use super::super::pool::{Allowance, PoolUse};
 use super::*;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -78,6 +78,7 @@ impl Bench {
             memory_bytes,
             queue,
             patience,
+            share: 1.0,
         };
         let pool = Pool::start(limits).unwrap();
         Bench { pool, seen, tell }
@@ -271,4 +272,28 @@ fn a_stopped_pool_finishes_only_what_runs() {
     bench.submit("comes", 1);
     assert_eq!(bench.next(), Seen::Refused("comes", LoginError::Stopping));
     drop(hold);
+}
+
+/// Hashing as fast as a thread may takes its share in the long run, and a burst goes through at once.
+#[test]
+fn a_thread_rests_in_proportion_to_its_work() {
+    let (begin, piece) = (Instant::now(), Duration::from_millis(25));
+    let mut allowance = Allowance::new(0.2, begin);
+    let (mut now, mut used, mut at_once) = (begin, Duration::ZERO, 0);
+    while now < begin + Duration::from_secs(100) {
+        now += piece;
+        used += piece;
+        let rest_until = allowance.spend(piece, now);
+        if rest_until <= now && now < begin + Duration::from_secs(1) {
+            at_once += 1;
+        }
+        now = now.max(rest_until);
+    }
+    let share = used.as_secs_f64() / 100.0;
+    assert!((0.19..0.21).contains(&share), "{share}");
+    assert!((10..20).contains(&at_once), "{at_once}");
+    // Who has rested long has no more than a burst to use.
+    now += Duration::from_secs(3600);
+    let rest_until = allowance.spend(Duration::from_secs(1), now);
+    assert!(rest_until > now + Duration::from_secs(2));
 }
