@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 /// Why the node cannot be made ready.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FoundingError {
-    #[error("the log does not take the cluster's first users: {0}")]
+    #[error("the log does not take what a node must say before it serves: {0}")]
     Refused(Failure),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
     Tokens(#[from] TokensError),
-    #[error("the cluster's first users did not come into force in time")]
+    #[error("what a node must say before it serves did not come into force in time")]
     TimedOut,
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use holdfast_audit::{Auditor, NodeKey, Writer};
 use holdfast_auth::{Authorized, Caller};
 use holdfast_config::{Config, Profile, ProfileSettings};
-use holdfast_consensus::{Failure, Group, StateMachine, Status as GroupStatus, Submission};
+use holdfast_consensus::{Failure, Group, StateMachine, Status, Submission};
 use holdfast_storage::LogPosition;
 use holdfast_storage::disk::RealDisk;
 use holdfast_storage::lease::Millis;
@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
-use tonic::Status;
 
 /// The grain of the memory budget of long answers, bytes.
 pub(crate) const READ_BUDGET_UNIT_BYTES: u64 = 4096;
@@ -120,7 +119,7 @@ pub(crate) struct Node {
     pub(crate) identity: Identity,
     pub(crate) config: Arc<Config>,
     pub(crate) group: Arc<NodeGroup>,
-    pub(crate) status: Arc<GroupStatus>,
+    pub(crate) status: Arc<Status>,
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) default_tenant: Arc<Tenant>,
     pub(crate) clock: Clock,
@@ -164,15 +163,11 @@ impl Drop for PasswordChange<'_> {
 }
 
 impl Node {
-    /// Takes a user's turn to change the password: hashing is work, and one at a time is enough for anybody.
-    ///
-    /// # Errors
-    /// When another change of the same user is under way.
-    pub(crate) fn password_change(&self, user: &str) -> Result<PasswordChange<'_>, Status> {
-        if !self.changing_passwords.lock().insert(user.to_owned()) {
-            return Err(Status::resource_exhausted("etcdserver: too many requests"));
-        }
-        Ok(PasswordChange {
+    /// Takes a user's turn to change the password, unless another change of the same user is under way: hashing is work, and one at a time is
+    /// enough for anybody.
+    pub(crate) fn password_change(&self, user: &str) -> Option<PasswordChange<'_>> {
+        let is_first = self.changing_passwords.lock().insert(user.to_owned());
+        is_first.then(|| PasswordChange {
             node: self,
             user: user.to_owned(),
         })

@@ -71,8 +71,8 @@ pub(crate) struct Tokens {
     current: RwLock<Current>,
     /// Counts reloads of the external issuer's keys.
     reloads: AtomicU64,
-    /// Held while the key is replaced.
-    replacing: Mutex<()>,
+    /// A key that signs as soon as the log has its record.
+    next: Mutex<Option<Signer>>,
     /// Held over a rotation: one at a time.
     rotation: tokio::sync::Mutex<()>,
 }
@@ -82,13 +82,6 @@ struct Current {
     verifier: Arc<Verifier>,
     keys: Arc<Vec<TokenKeyRecord>>,
     external: Option<ExternalIssuer>,
-}
-
-/// A key that is about to sign.
-pub(crate) struct Next {
-    pub(crate) signer: Signer,
-    /// What the log is to say of it.
-    pub(crate) record: TokenKeyRecord,
 }
 
 /// The keys that verify, at one moment.
@@ -168,7 +161,7 @@ impl Tokens {
             external: config.external_issuer.clone(),
             reloads: AtomicU64::new(0),
             tenants,
-            replacing: Mutex::new(()),
+            next: Mutex::default(),
             rotation: tokio::sync::Mutex::new(()),
         };
         tokens.rebuild(&mut tokens.current.write(), tokens.tenants.token_keys())?;
@@ -183,9 +176,13 @@ impl Tokens {
     /// A token that says `claims`; `None` if this node signs none.
     ///
     /// # Errors
-    /// When the key does not sign.
-    pub(crate) fn mint(&self, claims: &Claims) -> Result<Option<String>, KeyError> {
-        let mint = |signer: &Signer| signer.mint(claims, &self.issuer, &self.audience).map(Some);
+    /// When the key does not sign, or cannot be replaced by the next one.
+    pub(crate) fn mint(&self, claims: &Claims) -> Result<Option<String>, TokensError> {
+        self.take_next()?;
+        let mint = |signer: &Signer| {
+            let token = signer.mint(claims, &self.issuer, &self.audience)?;
+            Ok(Some(token))
+        };
         match &self.signing {
             Signing::Own(signer) => {
                 let signer = signer.read().clone();
@@ -292,7 +289,6 @@ impl Tokens {
         let Signing::Own(own) = &self.signing else {
             return Ok(None);
         };
-        let _replacing = self.replacing.lock();
         let keys = self.tenants.token_keys();
         let mut signer = own.read().clone();
         match keys.iter().find(|key| key.kid == signer.kid()) {
@@ -312,30 +308,36 @@ impl Tokens {
         self.rotation.lock().await
     }
 
-    /// Makes a new key and keeps it beside the one in use; `None` if the operator's key signs. Whoever makes one publishes it, and then calls
-    /// [`Tokens::sign_with`].
+    /// Makes a new key and keeps it beside the one in use; `None` if the operator's key signs. It signs once its record, which whoever calls
+    /// this puts into the log, is there.
     ///
     /// # Errors
     /// When it cannot be kept.
-    pub(crate) fn make_next(&self, now: u64) -> Result<Option<Next>, TokensError> {
+    pub(crate) fn make_next(&self, now: u64) -> Result<Option<TokenKeyRecord>, TokensError> {
         if !matches!(self.signing, Signing::Own(_)) {
             return Ok(None);
         }
+        let mut next = self.next.lock();
         let signer = keep_new(&self.next_file())?;
-        Ok(self
-            .record(&signer, now)
-            .map(|record| Next { signer, record }))
+        let record = self.record(&signer, now);
+        *next = Some(signer);
+        Ok(record)
     }
 
-    /// Signs with this key from now on: its public half is in the log.
+    /// Signs with the next key from now on if its record is in the log: the key before it has a date to retire then. Asked before each
+    /// signature, so that it does not matter whether anybody waited for the log.
     ///
     /// # Errors
-    /// When the file cannot take the place of the one before. A restart makes another key then: this one's predecessor has a date to retire.
-    pub(crate) fn sign_with(&self, next: Signer) -> Result<(), TokensError> {
-        if let Signing::Own(own) = &self.signing {
-            let _replacing = self.replacing.lock();
+    /// When the file cannot take the place of the one before. A restart makes another key then.
+    pub(crate) fn take_next(&self) -> Result<(), TokensError> {
+        let Signing::Own(own) = &self.signing else {
+            return Ok(());
+        };
+        let mut next = self.next.lock();
+        let keys = self.tenants.token_keys();
+        if let Some(signer) = next.take_if(|next| keys.iter().any(|key| key.kid == next.kid())) {
+            *own.write() = Arc::new(signer);
             replace(&self.next_file(), &self.key_file)?;
-            *own.write() = Arc::new(next);
         }
         Ok(())
     }

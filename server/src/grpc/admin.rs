@@ -102,14 +102,14 @@ impl Connection {
         let connection = self.clone();
         // Files are written.
         let made = off_runtime(move || connection.node().tokens.make_next(unix_now())).await?;
-        let Some(next) = made.map_err(failed)? else {
+        let Some(key) = made.map_err(failed)? else {
             return Err(Status::failed_precondition(
                 "etcdserver: tokens are signed with the operator's key (--auth-token)",
             ));
         };
-        let kid = next.record.kid.clone();
+        let kid = key.kid.clone();
         let publish = Command::PublishTokenKey {
-            key: next.record,
+            key,
             retire_older_at: Some(retire_at),
         };
         self.worker
@@ -117,7 +117,7 @@ impl Connection {
             .await
             .map_err(errors::unanswered)?;
         let connection = self.clone();
-        off_runtime(move || connection.node().tokens.sign_with(next.signer))
+        off_runtime(move || connection.node().tokens.take_next())
             .await?
             .map_err(failed)?;
         tracing::info!(key = kid, retire_at, "rotated the token key");

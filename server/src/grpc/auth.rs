@@ -200,7 +200,10 @@ impl Auth for Session {
                 // Another issuer's word must not become a password that outlives it.
                 return Err(errors::denied(Denied::NotPermitted));
             }
-            let _turn = self.node().password_change(&wire.name)?;
+            let _turn = self
+                .node()
+                .password_change(&wire.name)
+                .ok_or_else(|| login_refused(LoginError::Busy))?;
             if self.tenant.auth().user(&wire.name).is_none() {
                 return Err(refuse(Refusal::Auth(AuthError::UserNotFound)));
             }

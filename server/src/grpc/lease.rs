@@ -4,11 +4,12 @@ use super::kv::{refuse, unexpected};
 use super::{Connection, Session, StreamGuard, boxed, errors};
 use crate::identity::Identified;
 use crate::metrics::Rpc;
-use holdfast_auth::{Caller, Demands, Denied, KeyRange, Verb};
+use holdfast_auth::{Access, Caller, Demands, Denied, KeyRange, Verb};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::lease_server::Lease;
 use holdfast_tenant::{Answer, Command, LEASE_COST_BYTES, LeaseUse, Refusal};
 use std::pin::Pin;
+use std::sync::Arc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -148,16 +149,12 @@ impl Lease for Session {
             let authorized = call.authorize(LeaseOf).await?;
             self.linearizable()?;
             let now = self.node().clock.now();
-            let auth = self.tenant.auth().clone();
             let caller = authorized.caller();
-            let time = auth
-                .access(caller)
-                .and_then(|access| {
-                    let (id, keys) = (wire.id, wire.keys);
-                    self.tenant
-                        .lease_time_to_live_for(&access, caller, id, keys, now)
-                })
-                .map_err(errors::denied)?;
+            let time = self.judged(caller, |access| {
+                let (id, keys) = (wire.id, wire.keys);
+                self.tenant
+                    .lease_time_to_live_for(access, caller, id, keys, now)
+            })?;
             let header = Some(self.header());
             Ok(match time {
                 Some((time, keys)) => pb::LeaseTimeToLiveResponse {
@@ -188,12 +185,9 @@ impl Lease for Session {
         let (call, _) = self.begin(Rpc::LeaseLeases, request);
         call.run(async {
             let authorized = call.authorize(LeaseOf).await?;
-            let auth = self.tenant.auth().clone();
             let caller = authorized.caller();
-            let leases = auth
-                .access(caller)
-                .and_then(|access| self.tenant.visible_leases(&access, caller))
-                .map_err(errors::denied)?;
+            let leases =
+                self.judged(caller, |access| self.tenant.visible_leases(access, caller))?;
             Ok(pb::LeaseLeasesResponse {
                 header: Some(self.header()),
                 leases: leases
@@ -214,6 +208,22 @@ impl Connection {
         i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
     }
 
+    /// Reads leases by permissions that are as recent as what was read.
+    fn judged<T>(
+        &self,
+        caller: &Caller,
+        read: impl Fn(&Access<'_>) -> Result<T, Denied>,
+    ) -> Result<T, Status> {
+        loop {
+            let auth = self.tenant.auth().clone();
+            let result = auth.access(caller).and_then(|access| read(&access));
+            // While this one is held, a change makes another.
+            if Arc::ptr_eq(&auth, &self.tenant.auth()) {
+                return result.map_err(errors::denied);
+            }
+        }
+    }
+
     /// Whether the caller of a stream may use a lease now.
     fn may_use(&self, caller: &Caller, id: i64, purpose: LeaseUse) -> Result<(), Status> {
         let auth = self.tenant.auth().clone();
@@ -225,6 +235,8 @@ impl Connection {
     /// Waits until the caller of a stream is nobody who may have one.
     async fn revoked(&self, who: &Identified) -> Denied {
         let mut changes = self.node().auth_changes.clone();
+        // What was told before is in the state that is looked at next.
+        changes.mark_unchanged();
         loop {
             if let Err(denied) = who.stream_access(&self.tenant.auth()) {
                 return denied;
