@@ -1,6 +1,6 @@
 //! Passwords: hashing, verifying, and what bcrypt must not be asked.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     reason = "test code: a panic is the report of a failure"
 )]

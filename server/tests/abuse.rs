@@ -1,11 +1,5 @@
 //! HTTP/2 abuse, against the real binary: the server stays up, its memory is bounded, and a good client is served meanwhile.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 mod support;
 
 use holdfast_proto::etcdserverpb as pb;

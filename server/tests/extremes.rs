@@ -1,11 +1,5 @@
 //! Values that no sane client sends: each is answered, and none ends the process.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 mod support;
 
 use holdfast_proto::etcdserverpb as pb;

@@ -1,11 +1,5 @@
 //! Clients that ask for much, of what the protocol allows: they hold up nobody, and what they hold is bounded.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 mod support;
 
 use futures::StreamExt;

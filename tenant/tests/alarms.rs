@@ -1,10 +1,5 @@
 //! Alarms are named by a member id that the client chooses; their number is bounded all the same.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 use bytes::Bytes;
 use holdfast_auth::Caller;
 use holdfast_storage::backend::{Store, StoreOptions};

@@ -1,7 +1,5 @@
 //! Watches that are far behind do not keep those waiting that are almost up to date.
 
-#![allow(clippy::unwrap_used, reason = "test code")]
-
 use bytes::Bytes;
 use holdfast_auth::{Caller, Denied, KeyRange};
 use holdfast_storage::{Revision, Row, TenantId};

@@ -1,7 +1,5 @@
 //! A change that is in the index and not yet in the store, at the moment when a stream's first watch is made.
 
-#![allow(clippy::unwrap_used, reason = "test code")]
-
 use bytes::Bytes;
 use holdfast_auth::{Caller, Denied, KeyRange};
 use holdfast_storage::{Revision, Row, TenantId};

@@ -59,6 +59,16 @@ macro_rules! holdfast_only {
     };
 }
 
+/// Says that a test is skipped for want of a program of others; where `CI` is `true`, that is a failure.
+#[track_caller]
+pub fn skip_without(program: &str) {
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "this needs {program}, which CI must have"
+    );
+    eprintln!("skipped: there is no {program}");
+}
+
 /// Waits for `future`, at most [`PATIENCE`]; `what` names it in the failure.
 pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     within(PATIENCE, what, future).await

@@ -1,12 +1,11 @@
 //! Users and roles through an unmodified etcdctl: the one on `PATH`, and that of `ETCDCTL37_BIN` where it is set.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 
-use holdfast_tests::{Guarded, Server, ServerOptions};
+use holdfast_tests::{Guarded, Server, ServerOptions, skip_without};
 use std::{
     env,
     io::Write,
@@ -21,7 +20,7 @@ fn programs() -> Vec<PathBuf> {
     let mut programs: Vec<_> = found.filter(|path| path.is_file()).take(1).collect();
     programs.extend(env::var_os("ETCDCTL37_BIN").map(PathBuf::from));
     if programs.is_empty() {
-        eprintln!("skipped: no etcdctl on PATH, and ETCDCTL37_BIN is not set");
+        skip_without("etcdctl on PATH, or at ETCDCTL37_BIN");
     }
     programs
 }

@@ -1,11 +1,5 @@
 //! Who a call is made by: tokens in metadata, logins, what one may know of oneself (behaviour §1.2, §3.13).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 use holdfast_tests::{
     Guarded,
     Kind::{Read, Readwrite},

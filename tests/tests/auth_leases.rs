@@ -1,9 +1,8 @@
 //! Leases and the permissions on the keys attached to them (behaviour §3.13, §3.8), and who owns a lease in profile `strict`.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,11 +1,5 @@
 //! Logins: what a failed one tells, what passwords may be.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 mod security;
 
 use holdfast_tests::{

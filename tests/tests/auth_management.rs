@@ -1,11 +1,5 @@
 //! Users, roles and permissions as they are administered: calls, errors, auth revisions (behaviour §3.13).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 use bytes::Bytes;
 use holdfast_proto::{authpb, etcdserverpb as pb};
 use holdfast_tests::{

@@ -1,6 +1,6 @@
 //! Which permission each call on keys needs, and that nothing less will do (behaviour §3.13).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

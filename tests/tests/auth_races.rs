@@ -1,8 +1,7 @@
 //! Changes of rights that race with the calls they concern.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,8 +1,7 @@
 //! Revocation at once: what is taken away at one revision shows nothing of later ones, on streams as on calls.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]

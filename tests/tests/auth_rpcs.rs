@@ -1,8 +1,7 @@
 //! Every method there is, called by nobody, by a bad token, by a user without rights, by a user with all keys, and by `root`.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

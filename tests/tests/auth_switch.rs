@@ -1,8 +1,7 @@
 //! Auth on and off: what it takes, that `root` cannot be lost, what a restart keeps (behaviour §3.13).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,8 +1,7 @@
 //! The life of a token: what ends it and what does not.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

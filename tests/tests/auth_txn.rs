@@ -1,6 +1,6 @@
 //! Random transactions, nested at random, by users with random grants, against a flat model that checks key by key.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

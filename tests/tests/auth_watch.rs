@@ -1,11 +1,5 @@
 //! Watches of users: what is checked when they are created (behaviour §3.7, §3.13).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{
     Guarded,

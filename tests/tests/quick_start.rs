@@ -8,7 +8,7 @@
     reason = "test code: a panic is the report of a failure"
 )]
 
-use holdfast_tests::{Log, eventually, holdfast_only, server_binary};
+use holdfast_tests::{Log, eventually, holdfast_only, server_binary, skip_without};
 use std::{
     env,
     net::TcpListener,
@@ -129,7 +129,7 @@ async fn the_printed_lines_work() {
 
     // The lines themselves, where there is an etcdctl.
     if !is_on_path("etcdctl") {
-        eprintln!("skipped: no etcdctl on PATH");
+        skip_without("etcdctl on PATH");
         return;
     }
     for line in lines("etcdctl") {

@@ -1,8 +1,7 @@
 //! The audit log from outside: what it tells and what it never does.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

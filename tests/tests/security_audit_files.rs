@@ -1,9 +1,7 @@
 //! The audit log as a promise: what is done only if it is told, what the files survive, and what nobody can change unseen.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,6 +1,6 @@
 //! `docs/SECURITY_CASES.md` names, for each case of what went wrong elsewhere and of our own list, tests that are there.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

@@ -1,8 +1,7 @@
 //! Pages over HTTP: what is open, to whom the rest is, and that nothing else answers.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,12 +1,5 @@
 //! Whom a certificate names: nobody, one user, and no other; and certificates beside tokens.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 mod security;
 
 use holdfast_certs::testing::{TestCrl, TestLeaf};

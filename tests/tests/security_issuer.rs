@@ -1,9 +1,7 @@
 //! Tokens of an external issuer: whom they make, whom they never make, and forged ones.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

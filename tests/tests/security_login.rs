@@ -2,7 +2,7 @@
 //!
 //! `HOLDFAST_FULL=1` measures the flood at full length and with the bound that is promised.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

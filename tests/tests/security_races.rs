@@ -1,10 +1,8 @@
 //! What happens while something else does: reads that wait, calls that are given up, changes at the same time. And what the audit log
 //! says of it.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,9 +1,7 @@
 //! Keys of tokens that change, and tokens of other issuers that end.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,10 +1,9 @@
 //! Where secrets must not be, after everything that administrators do in a life was done: logs, audit, metrics, answers, snapshots and every
 //! file of the data directory are searched, as they are, in base64 and in hexadecimal.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,9 +1,8 @@
 //! What the two audits of etcd and its issues found besides the ways in: directories that others can read, absurd values in messages, and a
 //! state that came out differently when authentication was switched.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

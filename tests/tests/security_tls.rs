@@ -1,9 +1,8 @@
 //! Certificates that should not get in, on every listener, and certificates that say who somebody is.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 
@@ -14,8 +13,8 @@ use holdfast_certs::{
     testing::{TestCa, TestCrl, TestLeaf},
 };
 use holdfast_tests::{
-    PATIENCE, Raw, RawWatch, eventually, holdfast_only, soon, watch_key, watch_prefix, wire::put,
-    within,
+    PATIENCE, Raw, RawWatch, eventually, holdfast_only, skip_without, soon, watch_key,
+    watch_prefix, wire::put, within,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use security::{Dial, Secured, Site, dial};
@@ -281,7 +280,7 @@ fn s_client(site: &Site, port: u16, arguments: &[&str]) -> String {
 async fn a_session_from_before_the_revocation_opens_no_listener() {
     holdfast_only!();
     if Command::new("openssl").arg("version").output().is_err() {
-        eprintln!("skipped: no openssl on PATH");
+        skip_without("openssl on PATH");
         return;
     }
     let site = Site::new();

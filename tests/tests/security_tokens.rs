@@ -1,9 +1,7 @@
 //! Attacks on tokens: forged, altered, old, of others, of users that are no more.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

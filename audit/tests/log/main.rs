@@ -1,6 +1,6 @@
 //! Audit files from outside: what is written, what survives, and what verifying notices.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

@@ -4,7 +4,7 @@
 //! Keys are words of up to three letters of a small alphabet, so that ranges often meet, overlap and leave gaps of one key.
 //! `HOLDFAST_SEED` repeats a run; a failure prints it.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "test code: a panic is the report of a failure"

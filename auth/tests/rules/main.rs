@@ -1,6 +1,6 @@
 //! etcd's rules for changing users and roles: texts, revisions and exceptions as an etcd 3.7.1 gave them to the same calls.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     reason = "test code: a panic is the report of a failure"
 )]

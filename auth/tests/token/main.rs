@@ -1,6 +1,6 @@
 //! Tokens: what passes, and every forgery that must not (SECURITY-CASES.md, "Tokens").
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     reason = "test code: a panic is the report of a failure"
 )]
