@@ -1,5 +1,7 @@
 //! Generates the wire types twice: messages with clients, and servers whose watch answers carry events that are encoded already
 //! (`src/encoded.rs`). protox compiles the `.proto` files, so no protoc needs to be installed.
+//!
+//! `peer.proto` is compiled by itself: what members say to each other is no part of the API, and tests that walk the API must not meet it.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -48,5 +50,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".grpc.health.v1", "crate::health")
         .extern_path(".holdfast.admin.v1", "crate::admin")
         .compile_fds(descriptors)?;
+
+    let peer = protox::compile(["proto/peer.proto"], ["proto"])?;
+    fs::write(
+        out.join("peer_descriptors.bin"),
+        protox::prost::Message::encode_to_vec(&peer),
+    )?;
+    tonic_prost_build::configure()
+        .out_dir(&messages)
+        // Both ends of the protocol frame messages themselves.
+        .build_client(false)
+        .build_server(false)
+        .bytes(".")
+        .compile_fds(peer)?;
     Ok(())
 }

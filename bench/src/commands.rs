@@ -1,6 +1,7 @@
 //! The commands and their flags.
 
 use crate::{
+    cluster::{self, ClusterError},
     compare::{self, CompareError, Comparison, Cost, Mode},
     flag_tables,
     flags::{FlagError, Flags, help},
@@ -27,6 +28,8 @@ pub(crate) enum CommandError {
     Noop(#[from] NoopError),
     #[error(transparent)]
     Compare(#[from] CompareError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     #[error("make certificates: {0}")]
     Certificates(#[from] IssueError),
     #[error("make-certs needs a directory")]
@@ -50,6 +53,9 @@ pub(crate) fn run(command: Option<&str>, arguments: Vec<String>) -> Result<ExitC
         Some("make-certs") => make_certs(arguments),
         Some("compare") => run_comparison(arguments),
         Some("secured") => run_secured(arguments),
+        Some("cluster") => cluster::run_cluster(arguments),
+        Some("failover") => cluster::run_failover(arguments),
+        Some("catchup") => cluster::run_catchup(arguments),
         Some(name) => match Load::named(name) {
             Some(load) => run_load(load, arguments),
             None => Err(CommandError::Unknown(name.to_owned())),
@@ -61,7 +67,7 @@ fn overview() -> String {
     let mut text = String::from(
         "holdfast-bench: a load generator for any etcd endpoint.\n\n\
          Usage: holdfast-bench LOAD [flags]\n       \
-         holdfast-bench noop-server | make-certs DIR | compare | secured [flags]   (each has its own --help)\n\n\
+         holdfast-bench noop-server | make-certs DIR | compare | secured | cluster | failover | catchup [flags]   (each has its own --help)\n\n\
          Loads (a closed loop of --in-flight requests unless --rate paces it):\n",
     );
     for (_, name, line) in Load::ALL {
@@ -72,7 +78,10 @@ fn overview() -> String {
          noop-server        a tonic server that answers at once: the ceiling\n  \
          make-certs DIR     a CA with a server and a client certificate for loopback\n  \
          compare            the same loads against etcd, Holdfast and the do-nothing server, with ratios\n  \
-         secured            what certificates, users and an audit log cost, with ratios\n",
+         secured            what certificates, users and an audit log cost, with ratios\n  \
+         cluster            three members of each: throughput, latency, CPU and memory, with ratios\n  \
+         failover           how long nobody is served when the leader is killed or stopped\n  \
+         catchup            what a member costs that comes back after a million writes\n",
     );
     text.push_str(&help(flag_tables::LOAD));
     text.push_str(
@@ -122,6 +131,8 @@ fn settings(load: Load, flags: &Flags) -> Result<Settings, CommandError> {
             .number(name, least, SECONDS)
             .map(|seconds: f64| Duration::from_secs_f64(seconds.min(86_400.0)))
     };
+    let mut endpoints = flags.text("endpoint").split(',');
+    let first = Dialer::new(endpoints.next().unwrap_or_default(), &files)?;
     let mut settings = Settings {
         connections: flags.number("connections", 1, COUNT)?,
         in_flight: flags.number("in-flight", 1, COUNT)?,
@@ -136,11 +147,12 @@ fn settings(load: Load, flags: &Flags) -> Result<Settings, CommandError> {
         page_keys: flags.number("page-keys", 0, SIZE)?,
         watches_per_stream: flags.number("watches-per-stream", 1, COUNT)?,
         skip_setup: flags.switch("skip-setup"),
-        ..Settings::new(load, Dialer::new(flags.text("endpoint"), &files)?)
+        ..Settings::new(load, first)
     };
-    if given("pid") {
-        settings.pid = Some(flags.number("pid", 1, "a process id")?);
-    }
+    settings.other_dialers = endpoints
+        .map(|endpoint| Dialer::new(endpoint, &files))
+        .collect::<Result<_, _>>()?;
+    settings.pids = pids(flags.text("pid"))?;
     if given("requests") {
         settings.requests = Some(flags.number("requests", 1, COUNT)?);
     }
@@ -154,6 +166,21 @@ fn settings(load: Load, flags: &Flags) -> Result<Settings, CommandError> {
         settings.watchers = flags.number("watchers", 1, COUNT)?;
     }
     Ok(settings)
+}
+
+/// The processes of a comma-separated list.
+fn pids(list: &str) -> Result<Vec<u32>, FlagError> {
+    list.split(',')
+        .filter(|pid| !pid.is_empty())
+        .map(|pid| match pid.parse() {
+            Ok(pid) if pid > 0 => Ok(pid),
+            _ => Err(FlagError::Invalid {
+                name: "pid",
+                value: pid.to_owned(),
+                expected: "a process id",
+            }),
+        })
+        .collect()
 }
 
 fn noop_server(arguments: Vec<String>) -> Result<ExitCode, CommandError> {
@@ -278,18 +305,7 @@ fn run_comparison(arguments: Vec<String>) -> Result<ExitCode, CommandError> {
         rounds: flags.number("rounds", 1, "a number of at least 1")?,
         duration: seconds("seconds", 0.1)?,
         warmup: seconds("warmup", 0.0)?,
-        modes: match flags.text("tls") {
-            "plain" => vec![Mode::Plain],
-            "mtls" => vec![Mode::Mtls],
-            "both" => vec![Mode::Plain, Mode::Mtls],
-            other => {
-                return Err(CommandError::Flag(FlagError::Invalid {
-                    name: "tls",
-                    value: other.to_owned(),
-                    expected: "plain, mtls or both",
-                }));
-            }
-        },
+        modes: Mode::parse(flags.text("tls"))?,
         cases: compare::select(flags.text("loads"))?,
         million: flags.number("million", 1, "a number of at least 1")?,
         output: flags

@@ -11,7 +11,7 @@ pub(crate) const LOAD: &[Group] = &[
                 name: "endpoint",
                 placeholder: "URL",
                 default: "http://127.0.0.1:2379",
-                help: "http://HOST:PORT or https://HOST:PORT",
+                help: "http://HOST:PORT or https://HOST:PORT; connections are dealt round several, separated by commas",
             },
             Flag {
                 name: "cacert",
@@ -47,7 +47,7 @@ pub(crate) const LOAD: &[Group] = &[
                 name: "pid",
                 placeholder: "PID",
                 default: "",
-                help: "the server's process: reports its CPU per request and its memory",
+                help: "the server's process, or several with commas: reports CPU per request and memory",
             },
         ],
     },
@@ -306,21 +306,25 @@ const HELP: Flag = Flag {
     help: "this text",
 };
 
+const TLS: Flag = Flag {
+    name: "tls",
+    placeholder: "MODE",
+    default: "both",
+    help: "plain, mtls or both",
+};
+
+const OUT: Flag = Flag {
+    name: "out",
+    placeholder: "FILE",
+    default: "",
+    help: "every figure as JSON",
+};
+
 /// Flags of the comparison.
 pub(crate) const COMPARE: &[Group] = &[
     Group {
         title: "Servers (the do-nothing server always takes part where it can)",
-        flags: &[
-            ETCD,
-            HOLDFAST,
-            Flag {
-                name: "tls",
-                placeholder: "MODE",
-                default: "both",
-                help: "plain, mtls or both",
-            },
-            DIR,
-        ],
+        flags: &[ETCD, HOLDFAST, TLS, DIR],
     },
     Group {
         title: "Loads",
@@ -370,5 +374,123 @@ pub(crate) const SECURED: &[Group] = &[
     Group {
         title: "Output",
         flags: &[QUIET, HELP],
+    },
+];
+
+/// Flags of the loads on three members.
+pub(crate) const CLUSTER: &[Group] = &[
+    Group {
+        title: "Servers",
+        flags: &[ETCD, HOLDFAST, TLS, DIR],
+    },
+    Group {
+        title: "Loads",
+        flags: &[
+            ROUNDS,
+            SECONDS,
+            WARMUP,
+            Flag {
+                name: "puts",
+                placeholder: "N",
+                default: "200000",
+                help: "puts to each cluster before its memory is read",
+            },
+            Flag {
+                name: "connections",
+                placeholder: "N",
+                default: "6",
+                help: "connections, dealt round the members that a load talks to",
+            },
+        ],
+    },
+    Group {
+        title: "Output",
+        flags: &[OUT, QUIET, HELP],
+    },
+];
+
+/// Flags of the loss of a leader.
+pub(crate) const FAILOVER: &[Group] = &[
+    Group {
+        title: "Servers",
+        flags: &[
+            ETCD,
+            HOLDFAST,
+            Flag {
+                default: "mtls",
+                ..TLS
+            },
+            DIR,
+        ],
+    },
+    Group {
+        title: "Losses",
+        flags: &[
+            Flag {
+                name: "kills",
+                placeholder: "N",
+                default: "20",
+                help: "leaders killed in each cluster",
+            },
+            Flag {
+                name: "stops",
+                placeholder: "N",
+                default: "",
+                help: "leaders stopped in order in each cluster (default: as many)",
+            },
+        ],
+    },
+    Group {
+        title: "Output",
+        flags: &[OUT, QUIET, HELP],
+    },
+];
+
+/// Flags of the return of a member.
+pub(crate) const CATCHUP: &[Group] = &[
+    Group {
+        title: "Servers",
+        flags: &[
+            ETCD,
+            HOLDFAST,
+            Flag {
+                default: "plain",
+                ..TLS
+            },
+            DIR,
+        ],
+    },
+    Group {
+        title: "Loads",
+        flags: &[
+            Flag {
+                name: "writes",
+                placeholder: "N",
+                default: "1000000",
+                help: "while the member is away",
+            },
+            Flag {
+                name: "keys",
+                placeholder: "N",
+                default: "100000",
+                help: "keys that are written, again and again",
+            },
+            Flag {
+                name: "rate",
+                placeholder: "R",
+                default: "1000",
+                help: "writes per second to the leader before, during and after",
+            },
+            Flag {
+                name: "seconds",
+                placeholder: "S",
+                default: "30",
+                help: "of them before the member comes back",
+            },
+        ],
+    },
+    Group {
+        title: "Output",
+        flags: &[OUT, QUIET, HELP],
     },
 ];

@@ -7,6 +7,7 @@
 )]
 
 mod answer;
+mod cluster;
 mod commands;
 mod compare;
 mod flag_tables;
@@ -17,6 +18,7 @@ mod noop;
 mod process;
 mod progress;
 mod report;
+mod server_process;
 mod tls;
 
 use std::process::ExitCode;

@@ -20,6 +20,17 @@ pub(crate) struct Memory {
     pub(crate) peak: u64,
 }
 
+impl std::ops::Add for Memory {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            resident: self.resident + other.resident,
+            peak: self.peak + other.peak,
+        }
+    }
+}
+
 impl Process {
     pub(crate) fn of(pid: u32) -> Self {
         Self { pid }
@@ -33,6 +44,11 @@ impl Process {
     pub(crate) fn cpu(self) -> io::Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
         parse_cpu(&stat).ok_or_else(|| io::Error::other("/proc/<pid>/stat has an unknown form"))
+    }
+
+    /// Lets the peak begin anew at what is resident now (proc_pid_clear_refs(5)).
+    pub(crate) fn reset_peak(self) -> io::Result<()> {
+        fs::write(format!("/proc/{}/clear_refs", self.pid), "5")
     }
 
     /// Resident and peak memory.

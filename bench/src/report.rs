@@ -48,7 +48,7 @@ impl Shape {
         let watching = matches!(load, Load::WatchPrefix | Load::WatchKeys);
         Self {
             load: load.name(),
-            endpoint: settings.dialer.base(),
+            endpoint: settings.endpoints(),
             tls: settings.dialer.is_tls(),
             connections: settings.connections,
             in_flight: if watching { 1 } else { settings.in_flight },

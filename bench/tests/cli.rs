@@ -102,6 +102,42 @@ fn a_load_by_count_ends_after_it() {
 }
 
 #[test]
+fn several_endpoints_share_a_load() {
+    let servers = [Noop::start(&[]), Noop::start(&[])];
+    let url = |server: &Noop| format!("http://{}", server.address);
+    let cpu = |server: &Noop| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.child.id())).unwrap();
+        let fields: Vec<_> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .collect();
+        [11, 12].map(|field: usize| fields[field].parse::<u64>().unwrap())
+    };
+    let output = Command::new(BENCH)
+        .args(["put", "--requests", "20000", "--json", "--quiet"])
+        .args(["--endpoint", &servers.each_ref().map(url).join(",")])
+        .arg("--pid")
+        .arg(
+            servers
+                .each_ref()
+                .map(|server| server.child.id().to_string())
+                .join(","),
+        )
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.success(), "{report}");
+    assert_eq!(report["requests"], 20_000);
+    assert_eq!(report["endpoint"], servers.each_ref().map(url).join(","));
+    // Twenty thousand answers cost a server more than one tick of 10 ms, half of them as well.
+    for server in &servers {
+        assert!(cpu(server).iter().sum::<u64>() > 0, "{}", server.address);
+    }
+}
+
+#[test]
 fn mutual_tls_with_made_certificates() {
     let directory = tempfile::tempdir().unwrap();
     let certs = directory.path().join("certs");
@@ -158,6 +194,11 @@ fn wrong_answers_and_wrong_flags_do_not_pass() {
         &["put", "--secs", "1"][..],
         &["fly"],
         &["put", "--rate", "0"],
+        &["put", "--pid", "1,x"],
+        &["put", "--endpoint", "http://127.0.0.1:1,nowhere"],
+        &["cluster", "--tls", "plain"],
+        &["failover", "--holdfast", "x", "--tls", "maybe"],
+        &["catchup", "--holdfast", "x", "--writes", "0"],
     ] {
         let status = Command::new(BENCH)
             .args(arguments)

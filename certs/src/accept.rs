@@ -6,7 +6,12 @@ use rustls::{AlertDescription, HandshakeKind, InvalidMessage, PeerIncompatible};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
-use crate::{client_trust::unix_time, error::Invalid, identity::PeerIdentity, server::ServerTls};
+use crate::{
+    error::Invalid,
+    identity::PeerIdentity,
+    server::ServerTls,
+    trust::{Role, unix_time},
+};
 
 /// An accepted TLS connection over `T`.
 pub type ServerStream<T> = tokio_rustls::server::TlsStream<T>;
@@ -45,7 +50,7 @@ where
                 .ok_or(HandshakeError::NoCertificate)?;
             // Verified in the handshake already, by the same trust; here for the identity that comes out of it.
             let identity = clients
-                .verify(chain, unix_time(SystemTime::now()))
+                .verify(chain, Role::Client, unix_time(SystemTime::now()))
                 .map_err(HandshakeError::Certificate)?;
             Some(identity)
         }

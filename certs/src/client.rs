@@ -8,12 +8,14 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
     client::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    },
     sign::SingleCertAndKey,
     version::{TLS12, TLS13},
 };
@@ -23,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     accept::tls_error,
     anchors::Anchors,
-    error::{TlsError, Warning},
+    error::{Invalid, TlsError, Warning},
     key_material::{self, Side},
     provider::provider,
     settings::{ClientTlsSettings, TlsVersion},
@@ -81,6 +83,15 @@ pub enum ConnectError {
         /// What is wrong, as precisely as is known.
         reason: String,
     },
+    /// The certificate of a member is refused.
+    #[error("certificate of {host} refused: {reason}")]
+    Certificate {
+        /// The member's host.
+        host: String,
+        /// Why.
+        #[source]
+        reason: Invalid,
+    },
     /// The server agreed to no application protocol although HTTP/2 is the only one we speak.
     #[error("{0} does not offer HTTP/2 (ALPN h2)")]
     NoHttp2(String),
@@ -99,19 +110,14 @@ impl ClientTls {
             TlsVersion::Tls13 => &[&TLS13],
             TlsVersion::Tls12 => &[&TLS13, &TLS12],
         };
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .map_err(|error| TlsError::Config(error.to_string()))?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier(settings, now, &mut warnings)?);
-        let mut config = match (&settings.cert_file, &settings.key_file) {
-            (None, None) => builder.with_no_client_auth(),
+        let verifier = verifier(settings, now, &mut warnings)?;
+        let key = match (&settings.cert_file, &settings.key_file) {
+            (None, None) => None,
             (Some(cert), Some(key)) => {
                 let cert = SourceFile::read(cert, Kind::Certificates)?;
                 let key = SourceFile::read(key, Kind::PrivateKey)?;
                 let material = key_material::load(&cert, &key, Side::Client, now, &mut warnings)?;
-                builder
-                    .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(material.certified)))
+                Some(SingleCertAndKey::from(material.certified))
             }
             _ => {
                 return Err(TlsError::Settings(
@@ -119,12 +125,7 @@ impl ClientTls {
                 ));
             }
         };
-        config.alpn_protocols = settings
-            .alpn
-            .iter()
-            .map(|name| name.as_bytes().to_vec())
-            .collect();
-        config.resumption = Resumption::disabled();
+        let config = client_config(provider(), versions, verifier, key, &settings.alpn)?;
         let server_name = settings
             .server_name
             .as_ref()
@@ -177,27 +178,61 @@ where
 {
     let name = match &tls.server_name {
         Some(name) => name.clone(),
-        // Brackets belong to the URI, not to the IPv6 address inside.
-        None => ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .map_err(|_| ConnectError::Name(host.to_owned()))?,
+        None => server_name(host)?,
     };
     let stream = tokio_rustls::TlsConnector::from(tls.config.clone())
         .connect(name, io)
         .await
-        .map_err(|error| match tls_error(&error) {
-            Some(reason) => ConnectError::Tls {
-                host: host.to_owned(),
-                reason: explain(reason),
-            },
-            None => ConnectError::Io {
-                target: host.to_owned(),
-                source: error,
-            },
-        })?;
+        .map_err(|error| ConnectError::handshake(host, error))?;
     if tls.requires_h2 && stream.get_ref().1.alpn_protocol() != Some(b"h2".as_slice()) {
         return Err(ConnectError::NoHttp2(host.to_owned()));
     }
     Ok(stream)
+}
+
+/// The one place where a client's configuration is made.
+pub(crate) fn client_config(
+    provider: Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+    verifier: Arc<dyn ServerCertVerifier>,
+    key: Option<SingleCertAndKey>,
+    alpn: &[String],
+) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|error| TlsError::Config(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match key {
+        Some(key) => builder.with_client_cert_resolver(Arc::new(key)),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    // A resumed session shows no certificate: the server could not verify ours again, nor we the server's.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// The name to verify for a host of a URL.
+pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, ConnectError> {
+    // Brackets belong to the URI, not to the IPv6 address inside.
+    ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+        .map_err(|_| ConnectError::Name(host.to_owned()))
+}
+
+impl ConnectError {
+    pub(crate) fn handshake(host: &str, error: io::Error) -> Self {
+        match tls_error(&error) {
+            Some(reason) => Self::Tls {
+                host: host.to_owned(),
+                reason: explain(reason),
+            },
+            None => Self::Io {
+                target: host.to_owned(),
+                source: error,
+            },
+        }
+    }
 }
 
 fn explain(error: &rustls::Error) -> String {
@@ -224,9 +259,7 @@ fn verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     if settings.insecure_skip_verify {
         warnings.push(Warning::VerificationOff);
-        return Ok(Arc::new(AnyServer(
-            provider().signature_verification_algorithms,
-        )));
+        return Ok(any_server());
     }
     let roots = match &settings.ca_file {
         Some(path) => {
@@ -273,6 +306,11 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
         });
     }
     Ok(roots)
+}
+
+/// See [`AnyServer`].
+pub(crate) fn any_server() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(AnyServer(provider().signature_verification_algorithms))
 }
 
 /// Takes any certificate, but still insists that the server holds its key.

@@ -50,39 +50,47 @@ impl TlsConnector {
     ///
     /// Why there is none.
     pub async fn connect(&self, target: &Target) -> Result<ClientIo, ConnectError> {
-        let io_error = |source| ConnectError::Io {
-            target: target.to_string(),
-            source,
-        };
         let tls = match (target.is_tls(), &self.tls) {
             (false, _) => None,
             (true, Some(tls)) => Some(tls),
             (true, None) => return Err(ConnectError::NoTls(target.to_string())),
         };
-        match target {
+        let host = target.tls_host();
+        Ok(match (Socket::open(target).await?, tls) {
+            (Socket::Tcp(tcp), None) => ClientIo::Tcp(tcp),
+            (Socket::Unix(unix), None) => ClientIo::Unix(unix),
+            (Socket::Tcp(tcp), Some(tls)) => {
+                ClientIo::Tls(Box::new(connect(tls, tcp, host).await?))
+            }
+            (Socket::Unix(unix), Some(tls)) => {
+                ClientIo::UnixTls(Box::new(connect(tls, unix, host).await?))
+            }
+        })
+    }
+}
+
+/// A connection without TLS yet.
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    pub(crate) async fn open(target: &Target) -> Result<Self, ConnectError> {
+        let opened = match target {
             Target::Tcp { host, port, .. } => {
-                let tcp = TcpStream::connect((host.as_str(), *port))
-                    .await
-                    .map_err(io_error)?;
-                // Requests are small and waited for.
-                tcp.set_nodelay(true).map_err(io_error)?;
-                match tls {
-                    Some(tls) => connect(tls, tcp, target.tls_host())
-                        .await
-                        .map(|stream| ClientIo::Tls(Box::new(stream))),
-                    None => Ok(ClientIo::Tcp(tcp)),
+                match TcpStream::connect((host.as_str(), *port)).await {
+                    // Requests are small and waited for.
+                    Ok(tcp) => tcp.set_nodelay(true).map(|()| Self::Tcp(tcp)),
+                    Err(error) => Err(error),
                 }
             }
-            Target::Unix { path, .. } => {
-                let unix = UnixStream::connect(path).await.map_err(io_error)?;
-                match tls {
-                    Some(tls) => connect(tls, unix, target.tls_host())
-                        .await
-                        .map(|stream| ClientIo::UnixTls(Box::new(stream))),
-                    None => Ok(ClientIo::Unix(unix)),
-                }
-            }
-        }
+            Target::Unix { path, .. } => UnixStream::connect(path).await.map(Self::Unix),
+        };
+        opened.map_err(|source| ConnectError::Io {
+            target: target.to_string(),
+            source,
+        })
     }
 }
 

@@ -191,6 +191,15 @@ pub enum Warning {
     CipherSuitesWithoutEffect,
     /// The server certificate is not verified at all.
     VerificationOff,
+    /// The certificate that we present to other members does not name this member, so they refuse it.
+    NamesAnotherMember {
+        /// The file.
+        path: PathBuf,
+        /// The name that it should carry.
+        member: String,
+        /// What it says instead.
+        found: String,
+    },
     /// Permissions of a file or directory of the development CA were too wide and have been narrowed.
     PermissionsRepaired {
         /// The file or directory.
@@ -270,6 +279,15 @@ impl fmt::Display for Warning {
             Self::VerificationOff => f.write_str(
                 "the server certificate is not verified: anyone on the path can read and change everything",
             ),
+            Self::NamesAnotherMember {
+                path,
+                member,
+                found,
+            } => write!(
+                f,
+                "{}: the certificate should name the member {member:?} but {found}; other members will refuse it",
+                path.display()
+            ),
             Self::PermissionsRepaired { path, found } => write!(
                 f,
                 "{}: permissions were {found:03o}, narrowed to the owner",
@@ -279,7 +297,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Why a client certificate is refused, at the handshake or later on a live connection.
+/// Why the certificate of a client or of another member is refused, at the handshake or later on a live connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Invalid {
@@ -319,9 +337,21 @@ pub enum Invalid {
     /// The extended key usage does not allow client authentication.
     #[error("certificate is not for client authentication (extended key usage)")]
     WrongPurpose,
-    /// A CA certificate was presented as the client's own.
+    /// The extended key usage of a member that we connected to does not allow server authentication.
+    #[error("certificate is not for server authentication (extended key usage)")]
+    NotForServers,
+    /// A CA certificate was presented as the holder's own.
     #[error("a CA certificate was presented as client certificate")]
     CaAsLeaf,
+    /// The certificate of a member that we connected to is for other hosts.
+    #[error("certificate is not valid for {0:?}")]
+    WrongHost(String),
+    /// A certificate for clients was presented by what should be a member.
+    #[error("certificate is for clients, not for members: {0}")]
+    ForClients(&'static str),
+    /// A member's certificate has to name it, and this one cannot.
+    #[error("certificate names no member: {0}")]
+    NamesNoMember(String),
     /// The chain is fine but its name is not on the list.
     #[error("{0}")]
     NotAllowed(String),
@@ -352,7 +382,11 @@ impl Invalid {
             Self::CrlExpired { .. } => "crl_expired",
             Self::CrlNotTrusted => "crl_not_trusted",
             Self::WrongPurpose => "wrong_purpose",
+            Self::NotForServers => "not_for_servers",
             Self::CaAsLeaf => "ca_as_leaf",
+            Self::WrongHost(_) => "wrong_host",
+            Self::ForClients(_) => "for_clients",
+            Self::NamesNoMember(_) => "names_no_member",
             Self::NotAllowed(_) => "not_allowed",
             Self::SeveralUris => "several_uris",
             Self::Malformed(_) => "malformed",

@@ -1,8 +1,8 @@
-//! Who stands behind a client certificate.
+//! Who stands behind a certificate.
 
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, ServerName};
 use x509_parser::{
     asn1_rs::Tag,
     extensions::GeneralName,
@@ -16,16 +16,16 @@ use crate::{
     provider::{hex, sha256},
 };
 
-/// Most subject alternative names a client certificate may carry.
+/// Most subject alternative names a certificate may carry.
 const MAX_SANS: usize = 64;
 /// Longest name in bytes: SPIFFE ids end at 2048 (SPIFFE-ID §2.3).
 const MAX_NAME_BYTES: usize = 2048;
 /// Longest common name in bytes. X.520 says 64 characters; certificates of machines exceed that.
 const MAX_COMMON_NAME_BYTES: usize = 256;
 
-/// The holder of a verified client certificate.
+/// The holder of a verified certificate: a client, or another member on either side of a connection.
 ///
-/// Only [`crate::accept`] makes one, after the certificate and the possession of its key were verified (and the feature `testing`,
+/// Only [`crate::accept`] and [`crate::PeerTls::connect`] make one, after the certificate and the possession of its key were verified (and the feature `testing`,
 /// without that). Its names are free of control characters and bounded in number and length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -49,6 +49,8 @@ pub struct PeerIdentity {
     pub ca_key_sha256: String,
     /// The certificates as presented, leaf first, to be verified again.
     pub(crate) chain: Arc<[CertificateDer<'static>]>,
+    /// The name at which we reached the holder; `None` if it connected to us.
+    pub(crate) dialled: Option<ServerName<'static>>,
 }
 
 /// What the leaf alone tells.
@@ -61,6 +63,8 @@ pub(crate) struct LeafNames {
     pub(crate) not_after: SystemTime,
     /// Whether the extended key usage names clientAuth; `None` without the extension.
     pub(crate) client_auth: Option<bool>,
+    /// The same for serverAuth.
+    pub(crate) server_auth: Option<bool>,
 }
 
 impl LeafNames {
@@ -75,11 +79,13 @@ impl LeafNames {
             serial_hex: serial_hex(&cert),
             not_after: system_time(cert.validity().not_after),
             client_auth: None,
+            server_auth: None,
         };
         let usage = cert
             .extended_key_usage()
             .map_err(|_| malformed("extended key usage"))?;
-        names.client_auth = usage.map(|usage| usage.value.client_auth);
+        names.client_auth = usage.as_ref().map(|usage| usage.value.client_auth);
+        names.server_auth = usage.map(|usage| usage.value.server_auth);
         let sans = cert
             .subject_alternative_name()
             .map_err(|_| malformed("subject alternative names"))?;
@@ -125,6 +131,7 @@ impl LeafNames {
             not_after: self.not_after.min(path_not_after),
             ca_key_sha256,
             chain: chain.iter().map(|cert| cert.clone().into_owned()).collect(),
+            dialled: None,
         }
     }
 }

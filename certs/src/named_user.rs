@@ -51,10 +51,10 @@ impl NameSource {
 #[non_exhaustive]
 pub enum IdentityError {
     /// Two names are two users: whoever picks one picks a user. The handshake has refused it already.
-    #[error("the client certificate has several URI names")]
+    #[error("the certificate has several URI names")]
     SeveralUris,
     /// The URI is not a SPIFFE id that names a workload.
-    #[error("the client certificate's URI {uri:?} is not a SPIFFE id: {reason}")]
+    #[error("the certificate's URI {uri:?} is not a SPIFFE id: {reason}")]
     NotSpiffe {
         /// The URI as in the certificate.
         uri: String,
@@ -62,7 +62,7 @@ pub enum IdentityError {
         reason: &'static str,
     },
     /// Another trust domain than the accepted one.
-    #[error("the client certificate is of trust domain {found:?}; only {accepted:?} is accepted")]
+    #[error("the certificate is of trust domain {found:?}; only {accepted:?} is accepted")]
     OtherTrustDomain {
         /// That of the certificate.
         found: String,
@@ -70,10 +70,11 @@ pub enum IdentityError {
         accepted: String,
     },
     /// The common name looks like a SPIFFE id: as a user name it would stand for a URI that the certificate does not have.
-    #[error(
-        "the client certificate's common name {0:?} is a SPIFFE id, which belongs into a URI name"
-    )]
+    #[error("the certificate's common name {0:?} is a SPIFFE id, which belongs into a URI name")]
     UriAsCommonName(String),
+    /// Asked for a member, and the URI is the SPIFFE id of something else.
+    #[error("the certificate's URI {0:?} does not name a member")]
+    NotAMember(String),
 }
 
 impl IdentityError {
@@ -85,6 +86,7 @@ impl IdentityError {
             Self::NotSpiffe { .. } => "not_spiffe",
             Self::OtherTrustDomain { .. } => "other_trust_domain",
             Self::UriAsCommonName(_) => "uri_as_common_name",
+            Self::NotAMember(_) => "not_a_member",
         }
     }
 }
@@ -112,8 +114,27 @@ fn named_user(
     common_name: Option<&str>,
     trust_domain: Option<&str>,
 ) -> Result<Option<NamedUser>, IdentityError> {
+    let Some((uri, id)) = spiffe_id(uris, trust_domain)? else {
+        return by_common_name(common_name);
+    };
+    let (tenant, user) = match id.path.split('/').collect::<Vec<_>>()[..] {
+        ["tenant", tenant, "user", user] => (Some(tenant.to_owned()), user.to_owned()),
+        _ => (None, uri.to_owned()),
+    };
+    Ok(Some(NamedUser {
+        tenant,
+        user,
+        by: NameSource::Uri,
+    }))
+}
+
+/// The one SPIFFE id among the URIs, whole and taken apart; `None` if there is no URI.
+pub(crate) fn spiffe_id<'a>(
+    uris: &'a [String],
+    trust_domain: Option<&str>,
+) -> Result<Option<(&'a str, SpiffeId<'a>)>, IdentityError> {
     let uri = match uris {
-        [] => return by_common_name(common_name),
+        [] => return Ok(None),
         [uri] => uri,
         [_, _, ..] => return Err(IdentityError::SeveralUris),
     };
@@ -129,18 +150,19 @@ fn named_user(
             accepted: accepted.to_owned(),
         });
     }
-    let (tenant, user) = match id.path.split('/').collect::<Vec<_>>()[..] {
-        ["tenant", tenant, "user", user] => (Some(tenant.to_owned()), user.to_owned()),
-        _ => (None, uri.clone()),
-    };
-    Ok(Some(NamedUser {
-        tenant,
-        user,
-        by: NameSource::Uri,
-    }))
+    Ok(Some((uri, id)))
 }
 
 fn by_common_name(name: Option<&str>) -> Result<Option<NamedUser>, IdentityError> {
+    Ok(plain_common_name(name)?.map(|name| NamedUser {
+        tenant: None,
+        user: name.to_owned(),
+        by: NameSource::CommonName,
+    }))
+}
+
+/// The common name where it may stand for a name: not empty, and not a SPIFFE id in the wrong place.
+pub(crate) fn plain_common_name(name: Option<&str>) -> Result<Option<&str>, IdentityError> {
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         return Ok(None);
     };
@@ -148,24 +170,20 @@ fn by_common_name(name: Option<&str>) -> Result<Option<NamedUser>, IdentityError
     if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME)) {
         return Err(IdentityError::UriAsCommonName(name.to_owned()));
     }
-    Ok(Some(NamedUser {
-        tenant: None,
-        user: name.to_owned(),
-        by: NameSource::CommonName,
-    }))
+    Ok(Some(name))
 }
 
 /// A SPIFFE id that names a workload, taken apart. Nothing is decoded or normalised: there is one spelling for each id, so that
 /// comparing bytes compares ids.
-struct SpiffeId<'a> {
-    trust_domain: &'a str,
+pub(crate) struct SpiffeId<'a> {
+    pub(crate) trust_domain: &'a str,
     /// Without the first slash; never empty.
-    path: &'a str,
+    pub(crate) path: &'a str,
 }
 
 impl<'a> SpiffeId<'a> {
     /// SPIFFE-ID §2; the alphabets leave no room for a port, a user, a query, a fragment or percent-encoding.
-    fn parse(uri: &'a str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(uri: &'a str) -> Result<Self, &'static str> {
         if uri.len() > MAX_ID_BYTES {
             return Err("it is longer than 2048 bytes");
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -10,40 +10,63 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::{
-    ServerConfig, SupportedProtocolVersion,
+    ClientConfig, ServerConfig, SupportedProtocolVersion,
+    client::danger::ServerCertVerifier,
     crypto::CryptoProvider,
     server::NoServerSessionStorage,
     sign::SingleCertAndKey,
     version::{TLS12, TLS13},
 };
 
+use rustls_pki_types::CertificateDer;
+
 use crate::{
     anchors::Anchors,
     cipher_suites,
-    client_trust::{ClientTrust, Verifier, unix_time},
+    client::{any_server, client_config},
     crl::Crls,
     error::{Invalid, TlsError, Warning},
-    identity::PeerIdentity,
+    identity::{LeafNames, PeerIdentity},
     key_material::{self, Side},
-    provider::{provider, sha256},
+    member::MemberRules,
+    peer_settings::PeerPolicy,
+    provider::provider,
     settings::{ClientAuth, ServerTlsSettings, TlsVersion},
-    source_file::{Kind, SourceFile, Stamp},
+    source_file::Stamp,
+    sources::{Digest, Sources, stamps},
+    trust::{Trust, Verifier},
 };
 
 /// The TLS configuration of a listener: built from settings, replaced when its files change.
 ///
 /// Cheap to read from every thread. Hand it around in an `Arc`.
 pub struct ServerTls {
-    settings: ServerTlsSettings,
+    plan: Plan,
     loaded: ArcSwap<Loaded>,
     watch: Mutex<Watch>,
+}
+
+/// What to load.
+pub(crate) struct Plan {
+    pub(crate) listener: ServerTlsSettings,
+    /// For a listener of other members.
+    pub(crate) members: Option<MembersPlan>,
+}
+
+/// What a listener of other members has beyond one of clients.
+pub(crate) struct MembersPlan {
+    pub(crate) policy: PeerPolicy,
+    /// Certificate and key for connections that we make, if not the same.
+    pub(crate) separate_pair: Option<(PathBuf, PathBuf)>,
 }
 
 /// One consistent state: new connections take all of it or nothing of it.
 pub(crate) struct Loaded {
     pub(crate) config: Arc<ServerConfig>,
     /// `None` when no client certificates are asked for.
-    pub(crate) clients: Option<Arc<ClientTrust>>,
+    pub(crate) clients: Option<Arc<Trust>>,
+    /// For connections to other members.
+    pub(crate) outgoing: Option<Arc<ClientConfig>>,
     report: Reloaded,
 }
 
@@ -57,8 +80,6 @@ struct Watch {
     unreadable: Option<String>,
 }
 
-type Digest = [u8; 32];
-
 /// What is in use after a load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -68,7 +89,7 @@ pub struct Reloaded {
     /// Counts the loads of this listener, from 1. A connection accepted under an older number is due for
     /// [`ServerTls::still_valid`].
     pub generation: u64,
-    /// End of validity of the server certificate.
+    /// End of validity of the server certificate; for members, of the first of the two that they may have.
     pub not_after: SystemTime,
     /// When the first of the revocation lists is due for replacement.
     pub crl_next_update: Option<SystemTime>,
@@ -92,11 +113,18 @@ impl ServerTls {
     ///
     /// A file that cannot be used, or settings that contradict each other.
     pub fn load(settings: ServerTlsSettings) -> Result<Self, TlsError> {
-        check(&settings)?;
+        Self::load_plan(Plan {
+            listener: settings,
+            members: None,
+        })
+    }
+
+    pub(crate) fn load_plan(plan: Plan) -> Result<Self, TlsError> {
+        check(&plan.listener)?;
         let now = SystemTime::now();
-        let stamps = stamps(&settings);
-        let sources = Sources::read(&settings)?;
-        let loaded = build(&settings, &sources, 1, now)?;
+        let stamps = stamps(&plan);
+        let sources = Sources::read(&plan)?;
+        let loaded = build(&plan, &sources, 1, now)?;
         let watch = Watch {
             settled: stamps.iter().all(|stamp| stamp.is_settled(now)),
             stamps,
@@ -104,7 +132,7 @@ impl ServerTls {
             unreadable: None,
         };
         Ok(Self {
-            settings,
+            plan,
             loaded: ArcSwap::from_pointee(loaded),
             watch: Mutex::new(watch),
         })
@@ -142,8 +170,8 @@ impl ServerTls {
     pub fn reload(&self) -> Result<Reloaded, TlsError> {
         let mut watch = self.watch.lock();
         let now = SystemTime::now();
-        let stamps = stamps(&self.settings);
-        let sources = Sources::read(&self.settings)?;
+        let stamps = stamps(&self.plan);
+        let sources = Sources::read(&self.plan)?;
         watch.saw(stamps, sources.digest(), now);
         self.replace(&sources, now)
     }
@@ -157,11 +185,11 @@ impl ServerTls {
         let mut watch = self.watch.lock();
         let now = SystemTime::now();
         // Before reading: a file that changes while it is read then differs from its stamp at the next poll.
-        let stamps = stamps(&self.settings);
+        let stamps = stamps(&self.plan);
         if watch.settled && watch.unreadable.is_none() && stamps == watch.stamps {
             return Polled::Unchanged;
         }
-        let sources = match Sources::read(&self.settings) {
+        let sources = match Sources::read(&self.plan) {
             Ok(sources) => sources,
             Err(error) if error.is_transient() => {
                 let message = error.to_string();
@@ -201,7 +229,7 @@ impl ServerTls {
     /// The reason why the connection has to be closed.
     pub fn still_valid(&self, peer: &PeerIdentity, now: SystemTime) -> Result<(), Invalid> {
         match &self.loaded.load().clients {
-            Some(clients) => clients.verify(&peer.chain, unix_time(now)).map(|_| ()),
+            Some(clients) => clients.verify_again(peer, now),
             None => Err(Invalid::NoClientAuth),
         }
     }
@@ -209,7 +237,7 @@ impl ServerTls {
     /// Only with the watch locked, so that generations are counted one by one.
     fn replace(&self, sources: &Sources, now: SystemTime) -> Result<Reloaded, TlsError> {
         let generation = self.generation() + 1;
-        let loaded = build(&self.settings, sources, generation, now)?;
+        let loaded = build(&self.plan, sources, generation, now)?;
         let report = loaded.report.clone();
         self.loaded.store(Arc::new(loaded));
         Ok(report)
@@ -220,7 +248,7 @@ impl fmt::Debug for ServerTls {
     /// The settings only: what is loaded holds private keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls")
-            .field("settings", &self.settings)
+            .field("settings", &self.plan.listener)
             .finish_non_exhaustive()
     }
 }
@@ -232,65 +260,6 @@ impl Watch {
         self.digest = digest;
         self.unreadable = None;
     }
-}
-
-/// The contents of all files of a listener, read in one go.
-struct Sources {
-    cert: SourceFile,
-    key: SourceFile,
-    cas: Vec<SourceFile>,
-    crl: Option<SourceFile>,
-}
-
-impl Sources {
-    fn read(settings: &ServerTlsSettings) -> Result<Self, TlsError> {
-        let cas = ca_files(settings)
-            .iter()
-            .map(|path| SourceFile::read(path, Kind::CaBundle))
-            .collect::<Result<_, _>>()?;
-        let crl = settings
-            .crl_file
-            .as_deref()
-            .map(|path| SourceFile::read(path, Kind::Crl))
-            .transpose()?;
-        Ok(Self {
-            cert: SourceFile::read(&settings.cert_file, Kind::Certificates)?,
-            key: SourceFile::read(&settings.key_file, Kind::PrivateKey)?,
-            cas,
-            crl,
-        })
-    }
-
-    /// Of the digests of the files, so that a byte that moves from one file to the next changes it.
-    fn digest(&self) -> Digest {
-        let mut all = Vec::new();
-        for file in [&self.cert, &self.key]
-            .into_iter()
-            .chain(&self.cas)
-            .chain(&self.crl)
-        {
-            all.extend_from_slice(sha256(&file.bytes).as_ref());
-        }
-        let mut digest = Digest::default();
-        digest.copy_from_slice(sha256(&all).as_ref());
-        digest
-    }
-}
-
-fn ca_files(settings: &ServerTlsSettings) -> &[PathBuf] {
-    match &settings.client_auth {
-        ClientAuth::None => &[],
-        ClientAuth::Required { ca_files } => ca_files,
-    }
-}
-
-fn stamps(settings: &ServerTlsSettings) -> Vec<Stamp> {
-    [&settings.cert_file, &settings.key_file]
-        .into_iter()
-        .chain(ca_files(settings))
-        .chain(&settings.crl_file)
-        .map(|path| Stamp::of(path))
-        .collect()
 }
 
 /// Refuses settings of which a part would silently have no effect: someone believes in the protection they name.
@@ -335,11 +304,12 @@ fn versions(settings: &ServerTlsSettings) -> Vec<&'static SupportedProtocolVersi
 }
 
 fn build(
-    settings: &ServerTlsSettings,
+    plan: &Plan,
     sources: &Sources,
     generation: u64,
     now: SystemTime,
 ) -> Result<Loaded, TlsError> {
+    let settings = &plan.listener;
     let mut warnings = Vec::new();
     let key = key_material::load(
         &sources.cert,
@@ -361,35 +331,68 @@ fn build(
                 .map(|file| Crls::load(file, now, &mut warnings))
                 .transpose()?;
             let next_update = crls.as_ref().and_then(|crls| crls.next_update);
-            let trust = ClientTrust::new(settings, cas, crls, &mut warnings)?;
+            let rules = plan.members.as_ref().map(MembersPlan::rules);
+            let trust = Trust::new(settings, rules, cas, crls, &mut warnings)?;
             (Some(Arc::new(trust)), next_update)
         }
     };
-    let config = config(
-        settings,
-        SingleCertAndKey::from(key.certified),
-        clients.as_ref(),
-        &mut warnings,
-    )?;
+    let provider = chosen_provider(settings, &mut warnings)?;
+    let mut not_after = key.not_after;
+    let outgoing = match &plan.members {
+        None => None,
+        Some(members) => {
+            let (cert, own_key) = match &sources.outgoing {
+                Some((cert, key)) => (cert, key),
+                None => (&sources.cert, &sources.key),
+            };
+            let mut found = Vec::new();
+            let key = key_material::load(cert, own_key, Side::Client, now, &mut found)?;
+            not_after = not_after.min(key.not_after);
+            for file in [&sources.cert, cert] {
+                let chain = key_material::certificates(file, "PEM certificate")?;
+                found.extend(members.misnamed(&file.path, &chain));
+            }
+            // The same pair may stand on both sides.
+            for warning in found {
+                if !warnings.contains(&warning) {
+                    warnings.push(warning);
+                }
+            }
+            let verifier: Arc<dyn ServerCertVerifier> = match &clients {
+                Some(trust) => Arc::new(Verifier(trust.clone())),
+                None => any_server(),
+            };
+            let key = SingleCertAndKey::from(key.certified);
+            let versions = versions(settings);
+            let config = client_config(
+                provider.clone(),
+                &versions,
+                verifier,
+                Some(key),
+                &settings.alpn,
+            )?;
+            Some(Arc::new(config))
+        }
+    };
+    let key = SingleCertAndKey::from(key.certified);
+    let config = config(settings, provider, key, clients.as_ref())?;
     Ok(Loaded {
         config: Arc::new(config),
         clients,
+        outgoing,
         report: Reloaded {
             warnings,
             generation,
-            not_after: key.not_after,
+            not_after,
             crl_next_update,
         },
     })
 }
 
-/// The one place where a listener's configuration is made.
-fn config(
+fn chosen_provider(
     settings: &ServerTlsSettings,
-    key: SingleCertAndKey,
-    clients: Option<&Arc<ClientTrust>>,
     warnings: &mut Vec<Warning>,
-) -> Result<ServerConfig, TlsError> {
+) -> Result<Arc<CryptoProvider>, TlsError> {
     let base = provider();
     let cipher_suites = cipher_suites::select(
         &base.cipher_suites,
@@ -397,11 +400,20 @@ fn config(
         settings.min_version == TlsVersion::Tls12,
         warnings,
     )?;
-    let provider = CryptoProvider {
+    Ok(Arc::new(CryptoProvider {
         cipher_suites,
         ..CryptoProvider::clone(&base)
-    };
-    let builder = ServerConfig::builder_with_provider(Arc::new(provider))
+    }))
+}
+
+/// The one place where a listener's configuration is made.
+fn config(
+    settings: &ServerTlsSettings,
+    provider: Arc<CryptoProvider>,
+    key: SingleCertAndKey,
+    clients: Option<&Arc<Trust>>,
+) -> Result<ServerConfig, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions(settings))
         .map_err(|error| TlsError::Config(error.to_string()))?;
     let builder = match clients {
@@ -419,6 +431,38 @@ fn config(
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(config)
+}
+
+impl Plan {
+    pub(crate) fn separate_pair(&self) -> Option<(&PathBuf, &PathBuf)> {
+        let members = self.members.as_ref()?;
+        members
+            .separate_pair
+            .as_ref()
+            .map(|(cert, key)| (cert, key))
+    }
+}
+
+impl MembersPlan {
+    fn rules(&self) -> MemberRules {
+        MemberRules::new(&self.policy, self.separate_pair.is_none())
+    }
+
+    /// Whether other members would refuse our own certificate for its name.
+    fn misnamed(&self, path: &Path, chain: &[CertificateDer<'_>]) -> Option<Warning> {
+        let PeerPolicy::Named { own_name, .. } = &self.policy else {
+            return None;
+        };
+        let found = match LeafNames::parse(chain.first()?) {
+            Ok(names) => self.rules().misnamed(&names, own_name)?,
+            Err(invalid) => invalid.to_string(),
+        };
+        Some(Warning::NamesAnotherMember {
+            path: path.to_owned(),
+            member: own_name.clone(),
+            found,
+        })
+    }
 }
 
 impl Reloaded {

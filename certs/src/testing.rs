@@ -18,7 +18,6 @@ use time::OffsetDateTime;
 
 use crate::{
     anchors::Anchors,
-    client_trust::{ClientTrust, unix_time},
     durable_file::{self, PUBLIC},
     error::{Invalid, IssueError, TlsError},
     identity::{LeafNames, PeerIdentity},
@@ -26,7 +25,12 @@ use crate::{
     provider::{hex, provider},
     settings::ServerTlsSettings,
     source_file::SourceFile,
+    trust::{Role, Trust, unix_time},
 };
+
+mod peers;
+
+pub use peers::TestPeers;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -104,6 +108,20 @@ impl TestLeaf {
         }
     }
 
+    /// A sound certificate of the member `name`, for both directions on this machine: the common name and the URI
+    /// `spiffe://holdfast/member/<name>` name it.
+    #[must_use]
+    pub fn member(name: &str) -> Self {
+        Self {
+            uris: vec![format!("spiffe://holdfast/member/{name}")],
+            hosts: ["localhost", "127.0.0.1", "::1"]
+                .map(str::to_owned)
+                .to_vec(),
+            server_auth: true,
+            ..Self::client(name)
+        }
+    }
+
     /// The same, past its end by an hour.
     #[must_use]
     pub fn expired(self) -> Self {
@@ -140,7 +158,7 @@ pub fn unverified_identity(leaf: &[u8]) -> Result<PeerIdentity, Invalid> {
 
 /// A listener's verdict on client certificates without its listener: for the fuzz target of what strangers may present.
 #[derive(Debug)]
-pub struct Judge(ClientTrust);
+pub struct Judge(Trust);
 
 impl Judge {
     /// Trusts the CAs of this PEM text. Every policy is at its strict end; there are no revocation lists.
@@ -157,7 +175,7 @@ impl Judge {
         let mut cas = Anchors::default();
         cas.add(&file, SystemTime::now(), &mut Vec::new())?;
         let settings = ServerTlsSettings::new("", "");
-        ClientTrust::new(&settings, cas, None, &mut Vec::new()).map(Self)
+        Trust::new(&settings, None, cas, None, &mut Vec::new()).map(Self)
     }
 
     /// The verdict of a handshake at this time on certificates (DER), leaf first.
@@ -170,7 +188,7 @@ impl Judge {
             .iter()
             .map(|der| CertificateDer::from(der.as_slice()))
             .collect();
-        self.0.verify(&chain, unix_time(now))
+        self.0.verify(&chain, Role::Client, unix_time(now))
     }
 }
 

@@ -3,23 +3,20 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::config::{
-    Allowed, AutoCompaction, ClusterState, Config, GrpcKeepalive, InitialMember, MetricsDetail,
-};
+use crate::config::{Allowed, AutoCompaction, ClusterState, Config, GrpcKeepalive, MetricsDetail};
 use crate::error::ConfigError;
 use crate::feature::FeatureGates;
 use crate::profile::{self, Profile};
 use crate::settings::{Origin, Settings};
 use crate::table::{Key, Standing};
-use crate::url::ListenUrl;
 use crate::value::{parse_duration, parse_int};
-use crate::{audit, issuer, log, security, validate};
+use crate::{audit, bootstrap, issuer, log, security, validate};
 
 /// What `--quota-backend-bytes=0` means (behaviour §4.2).
 const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
 
-/// Longer names are not names; they appear in every log line and metric of a cluster.
-const MAX_NAME_BYTES: usize = 256;
+/// A connection on which one heartbeat is late is not given up yet.
+const HEARTBEATS_PER_RAFT_TIMEOUT: u32 = 2;
 
 /// Where the quick start differs from the table.
 const QUICK_START: [(Key, &str); 5] = [
@@ -34,13 +31,15 @@ pub(crate) fn config(mut settings: Settings) -> Result<Config, ConfigError> {
     let settings = &mut settings;
     let standing_notices = settings.standing_notices()?;
     let quick_start = settings.is_quick_start();
-    derive_defaults(settings, quick_start);
+    derive_defaults(settings, quick_start)?;
     let profile = match settings.text(Key::Profile) {
         "strict" => Profile::Strict,
         _ => Profile::Etcd,
     };
     let by_profile = profile::build(settings, profile)?;
     let (client_tls, peer_tls) = security::build(settings, quick_start, profile)?;
+    let discovery_srv = bootstrap::discovery_srv(settings)?;
+    let heartbeat_interval = Duration::from_millis(settings.number(Key::HeartbeatInterval)?);
 
     let mut config = Config {
         quick_start,
@@ -62,12 +61,12 @@ pub(crate) fn config(mut settings: Settings) -> Result<Config, ConfigError> {
         wal_dir: settings.path(Key::WalDir),
         snapshot_count: settings.number_or_default(Key::SnapshotCount)?,
         snapshot_catchup_entries: settings.number_or_default(Key::SnapshotCatchupEntries)?,
-        heartbeat_interval: Duration::from_millis(settings.number(Key::HeartbeatInterval)?),
+        heartbeat_interval,
         election_timeout: Duration::from_millis(settings.number(Key::ElectionTimeout)?),
+        initial_election_tick_advance: settings.boolean(Key::InitialElectionTickAdvance)?,
         listen_client_urls: settings.urls(Key::ListenClientUrls)?,
         listen_client_http_urls: settings.urls(Key::ListenClientHttpUrls)?,
         listen_metrics_urls: settings.urls(Key::ListenMetricsUrls)?,
-        listen_peer_urls: settings.urls(Key::ListenPeerUrls)?,
         advertise_client_urls: settings.urls(Key::AdvertiseClientUrls)?,
         quota_backend_bytes: match settings.number::<i64>(Key::QuotaBackendBytes)? {
             0 => Some(DEFAULT_QUOTA_BYTES),
@@ -81,19 +80,22 @@ pub(crate) fn config(mut settings: Settings) -> Result<Config, ConfigError> {
             interval: settings.time_or_never(Key::GrpcKeepaliveInterval)?,
             timeout: settings.time_or_never(Key::GrpcKeepaliveTimeout)?,
         },
+        raft_read_timeout: raft_timeout(settings, Key::RaftReadTimeout, heartbeat_interval)?,
+        raft_write_timeout: raft_timeout(settings, Key::RaftWriteTimeout, heartbeat_interval)?,
         socket_reuse_port: settings.boolean(Key::SocketReusePort)?,
         socket_reuse_address: settings.boolean(Key::SocketReuseAddress)?,
         unsafe_no_fsync: settings.boolean(Key::UnsafeNoFsync)?,
 
         initial_advertise_peer_urls: settings.urls(Key::InitialAdvertisePeerUrls)?,
-        initial_cluster: initial_cluster(settings.text(Key::InitialCluster))
-            .map_err(|reason| settings.invalid(Key::InitialCluster, reason))?,
+        initial_cluster: bootstrap::initial_cluster(settings)?,
+        discovery_srv,
         initial_cluster_state: match settings.text(Key::InitialClusterState) {
             "existing" => ClusterState::Existing,
             _ => ClusterState::New,
         },
         initial_cluster_token: settings.text(Key::InitialClusterToken).to_owned(),
         strict_reconfig_check: settings.boolean(Key::StrictReconfigCheck)?,
+        pre_vote: settings.boolean(Key::PreVote)?,
         max_learners: settings.number(Key::MaxLearners)?,
         force_new_cluster: settings.boolean(Key::ForceNewCluster)?,
         auto_compaction: auto_compaction(settings)?,
@@ -139,7 +141,7 @@ pub(crate) fn config(mut settings: Settings) -> Result<Config, ConfigError> {
 }
 
 /// Fills in the defaults that depend on other settings.
-fn derive_defaults(settings: &mut Settings, quick_start: bool) {
+fn derive_defaults(settings: &mut Settings, quick_start: bool) -> Result<(), ConfigError> {
     if quick_start {
         for (key, value) in QUICK_START {
             settings.derive(key, value.to_owned(), Origin::QuickStart);
@@ -148,63 +150,41 @@ fn derive_defaults(settings: &mut Settings, quick_start: bool) {
         let data_dir = format!("{}.etcd", settings.text(Key::Name));
         settings.derive(Key::DataDir, data_dir, Origin::Default);
     }
-    // As in etcd, a member that names no cluster founds one of its own.
+    // As in etcd, a member that names no cluster founds one of its own, unless DNS names one.
     let name = settings.text(Key::Name);
-    let urls = settings.list(Key::InitialAdvertisePeerUrls);
-    let cluster: Vec<_> = urls.iter().map(|url| format!("{name}={url}")).collect();
+    let cluster: Vec<_> = if settings.text(Key::DiscoverySrv).is_empty() {
+        let urls = settings.urls(Key::InitialAdvertisePeerUrls)?;
+        urls.iter().map(|url| format!("{name}={url}")).collect()
+    } else {
+        Vec::new()
+    };
     settings.derive(Key::InitialCluster, cluster.join(","), Origin::Default);
+    Ok(())
 }
 
 fn name(settings: &Settings) -> Result<String, ConfigError> {
     let name = settings.text(Key::Name);
-    let reason = if name.is_empty() {
-        "a member needs a name"
-    } else if name.len() > MAX_NAME_BYTES {
-        "a name has at most 256 bytes"
-    } else if name.chars().any(char::is_control) {
-        "a name has no control characters"
-    } else if name.contains(['=', ',']) {
-        "a name has no = and no comma: --initial-cluster could not hold it"
-    } else {
-        return Ok(name.to_owned());
-    };
-    Err(settings.invalid(Key::Name, reason.to_owned()))
+    match bootstrap::check_name(name) {
+        Ok(()) => Ok(name.to_owned()),
+        Err(reason) => Err(settings.invalid(Key::Name, reason)),
+    }
 }
 
-/// `name=url,name=url2`; a name with several URLs is repeated.
-fn initial_cluster(text: &str) -> Result<Vec<InitialMember>, String> {
-    let mut members: Vec<InitialMember> = Vec::new();
-    for item in text
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-    {
-        let (name, url) = item
-            .split_once('=')
-            .filter(|(name, _)| !name.is_empty())
-            .ok_or_else(|| format!("{item:?}: expected name=url"))?;
-        let url = ListenUrl::parse(url)?;
-        if let Some(owner) = members
-            .iter()
-            .find(|member| member.peer_urls.contains(&url))
-        {
-            return Err(format!(
-                "{url} is given twice, for {} and {name}",
-                owner.name
-            ));
-        }
-        match members.iter_mut().find(|member| member.name == name) {
-            Some(member) => member.peer_urls.push(url),
-            None => members.push(InitialMember {
-                name: name.to_owned(),
-                peer_urls: vec![url],
-            }),
-        }
+/// A deadline of connections between members. It is never shorter than the pauses that the leader makes by itself.
+fn raft_timeout(
+    settings: &mut Settings,
+    key: Key,
+    heartbeat: Duration,
+) -> Result<Duration, ConfigError> {
+    let time = settings.time_or_default(key)?;
+    let least = heartbeat * HEARTBEATS_PER_RAFT_TIMEOUT;
+    if time < least && settings.is_given(key) {
+        settings.notice(format!(
+            "--{} ({time:?}) is raised to {HEARTBEATS_PER_RAFT_TIMEOUT} heartbeat intervals ({least:?})",
+            key.row().name
+        ));
     }
-    if members.is_empty() {
-        return Err("at least one member is needed".to_owned());
-    }
-    Ok(members)
+    Ok(time.max(least))
 }
 
 fn auto_compaction(settings: &Settings) -> Result<AutoCompaction, ConfigError> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::audit::AuditConfig;
+use crate::bootstrap::{DiscoverySrv, InitialMember};
 use crate::feature::FeatureGates;
 use crate::issuer::ExternalIssuerConfig;
 use crate::log::LogConfig;
@@ -43,29 +44,29 @@ pub struct Config {
     /// Bytes of recently used values kept in memory.
     pub value_cache_bytes: u64,
 
-    /// This member's name; neither empty nor with control characters.
+    /// This member's name; neither empty nor with control characters, at most 255 bytes.
     pub name: String,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Where the raft log is kept, if not in `data_dir`.
     pub wal_dir: Option<PathBuf>,
-    /// Entries between raft snapshots; never zero.
+    /// Applied entries between two cuts of the raft log; never zero.
     pub snapshot_count: u64,
-    /// Log entries kept behind a snapshot; never zero.
+    /// Entries kept behind a cut for members that lag; never zero.
     pub snapshot_catchup_entries: u64,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
     /// At least five heartbeat intervals, at most 50 s.
     pub election_timeout: Duration,
+    /// Start with most of the election timeout elapsed.
+    pub initial_election_tick_advance: bool,
     /// Listeners for clients; never empty.
     pub listen_client_urls: Vec<ListenUrl>,
     /// Listeners for HTTP alone. If not empty, `listen_client_urls` serve gRPC alone.
     pub listen_client_http_urls: Vec<ListenUrl>,
     /// Further listeners for metrics and health.
     pub listen_metrics_urls: Vec<ListenUrl>,
-    /// Listeners for other members.
-    pub listen_peer_urls: Vec<ListenUrl>,
-    /// How clients reach this member; never empty.
+    /// How clients reach this member; 1 to 32.
     pub advertise_client_urls: Vec<ListenUrl>,
     /// Bytes a tenant may keep before its NOSPACE alarm; absent for no quota.
     pub quota_backend_bytes: Option<u64>,
@@ -77,6 +78,10 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     /// Pings on client connections.
     pub grpc_keepalive: GrpcKeepalive,
+    /// Time without a byte after which a connection to another member is given up; at least two heartbeat intervals.
+    pub raft_read_timeout: Duration,
+    /// The same for bytes that another member does not take.
+    pub raft_write_timeout: Duration,
     /// Set SO_REUSEPORT on listeners.
     pub socket_reuse_port: bool,
     /// Set SO_REUSEADDR on listeners.
@@ -84,17 +89,21 @@ pub struct Config {
     /// Do not sync the log.
     pub unsafe_no_fsync: bool,
 
-    /// How other members reach this one; never empty.
+    /// How other members reach this one, by TCP; 1 to 32.
     pub initial_advertise_peer_urls: Vec<ListenUrl>,
-    /// Members of a new cluster, each once, in the order given; never empty. Whether this member is among them matters only
-    /// when a cluster is founded or joined, so that is for the server to check.
+    /// Members of a new cluster, each once, in the order given; empty exactly if `discovery_srv` is to find them. Whether this
+    /// member is among them matters only when a cluster is founded or joined: [`Config::check_bootstrap`].
     pub initial_cluster: Vec<InitialMember>,
+    /// Where DNS names them instead.
+    pub discovery_srv: Option<DiscoverySrv>,
     /// Found or join.
     pub initial_cluster_state: ClusterState,
     /// Distinguishes clusters that have the same members.
     pub initial_cluster_token: String,
     /// Refuse member changes that would lose the quorum.
     pub strict_reconfig_check: bool,
+    /// Ask for votes before an election is started.
+    pub pre_vote: bool,
     /// Learners the cluster may have.
     pub max_learners: usize,
     /// Make this member the only one of its cluster.
@@ -180,15 +189,6 @@ pub struct GrpcKeepalive {
     pub interval: Option<Duration>,
     /// Time a pinged client has to answer; absent for ever.
     pub timeout: Option<Duration>,
-}
-
-/// A member named by `--initial-cluster`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InitialMember {
-    /// Its name.
-    pub name: String,
-    /// How other members reach it; never empty.
-    pub peer_urls: Vec<ListenUrl>,
 }
 
 /// Whether a cluster is founded or joined.

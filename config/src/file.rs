@@ -104,7 +104,10 @@ fn value(row: &Row, node: Node) -> Result<Option<String>, &'static str> {
             },
         ) => format!("{text}ns"),
         (_, Node::Scalar { text, .. }) => text,
-        (Kind::List | Kind::ListenUrls | Kind::DialUrls, Node::List(items)) => {
+        (
+            Kind::List | Kind::ListenUrls | Kind::DialUrls | Kind::PeerListenUrls | Kind::PeerUrls,
+            Node::List(items),
+        ) => {
             let items: Option<Vec<_>> = items.into_iter().map(Node::into_scalar).collect();
             items.ok_or("must be a list of plain values")?.join(",")
         }

@@ -9,10 +9,12 @@
 //!
 //! Code map: `table` is the one list of settings, from which flag parsing, variable names, file keys, `--help` and
 //! `--print-config` are derived. `command_line`, `environment` and `file` each offer raw values to `settings`, which keeps
-//! the winner and its origin. `build` turns winners into the typed [`Config`], with `security`, `issuer`, `audit` and `log` for
-//! their parts and `profile` for what depends on the profile; `validate` checks what needs several of them.
+//! the winner and its origin. `build` turns winners into the typed [`Config`], with `bootstrap`, `security`, `issuer`, `audit` and
+//! `log` for their parts and `profile` for what depends on the profile; `validate` checks what needs several of them, but for what
+//! holds only when a data directory is made: [`Config::check_founding`] and [`Config::check_bootstrap`].
 
 mod audit;
+mod bootstrap;
 mod build;
 mod command_line;
 mod config;
@@ -33,9 +35,8 @@ mod validate;
 mod value;
 
 pub use audit::{AuditConfig, AuditSink, AuditSync};
-pub use config::{
-    Allowed, AutoCompaction, ClusterState, Config, GrpcKeepalive, InitialMember, MetricsDetail,
-};
+pub use bootstrap::{DiscoverySrv, InitialMember};
+pub use config::{Allowed, AutoCompaction, ClusterState, Config, GrpcKeepalive, MetricsDetail};
 pub use error::ConfigError;
 pub use feature::{Feature, FeatureGates, Stage};
 pub use issuer::ExternalIssuerConfig;

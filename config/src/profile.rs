@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::error::ConfigError;
 use crate::settings::Settings;
 use crate::table::Key;
+use crate::url::ListenUrl;
 
 /// Rules of a cluster, stored when it is founded (design §7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,6 +27,9 @@ pub struct ProfileSettings {
     pub initial_auth: bool,
     /// Client connections open at one time from one address; absent for no cap.
     pub max_connections_per_source: Option<NonZeroUsize>,
+    /// The listeners for other members to open, TCP alone; empty for none. Profile `strict`, and so the quick start, has none unless
+    /// told: nothing proves who speaks on a plaintext port of this machine.
+    pub listen_peer_urls: Vec<ListenUrl>,
     /// Least length of a new password in bytes, 0 to 64.
     pub min_password_length: usize,
     /// Where audit records go, each once; empty for nowhere.
@@ -79,6 +83,7 @@ pub(crate) fn build(settings: &mut Settings, profile: Profile) -> Result<ByProfi
             max_connections_per_source: NonZeroUsize::new(
                 settings.number(Key::MaxConnectionsPerSource)?,
             ),
+            listen_peer_urls: settings.urls(Key::ListenPeerUrls)?,
             min_password_length: settings.number(Key::MinPasswordLength)?,
             audit_sinks: audit::sinks(settings)?,
         })

@@ -306,10 +306,7 @@ impl Settings {
     }
 
     pub(crate) fn urls(&self, key: Key) -> Result<Vec<ListenUrl>, ConfigError> {
-        let urls = match key.row().kind {
-            Kind::ListenUrls => ListenUrl::parse_listen_list(self.text(key)),
-            _ => ListenUrl::parse_list(self.text(key)),
-        };
+        let urls = key.row().urls(self.text(key));
         urls.map_err(|reason| self.invalid(key, reason))
     }
 

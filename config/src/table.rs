@@ -49,8 +49,12 @@ pub(crate) enum Kind {
     List,
     /// URLs to bind.
     ListenUrls,
-    /// URLs that others dial.
+    /// URLs that clients dial.
     DialUrls,
+    /// URLs to bind for other members, TCP alone.
+    PeerListenUrls,
+    /// URLs that other members dial, TCP alone.
+    PeerUrls,
 }
 
 /// What a setting does here.
@@ -208,6 +212,16 @@ impl Row {
             .chain(self.older.iter().map(|older| (*older, Some(*older))))
     }
 
+    /// The URLs of a value.
+    pub(crate) fn urls(&self, value: &str) -> Result<Vec<ListenUrl>, String> {
+        match self.kind {
+            Kind::ListenUrls => ListenUrl::parse_listen_list(value),
+            Kind::PeerListenUrls => ListenUrl::parse_peer_listen_list(value),
+            Kind::PeerUrls => ListenUrl::parse_peer_list(value),
+            _ => ListenUrl::parse_list(value),
+        }
+    }
+
     /// Checks a value by itself: syntax and range.
     pub(crate) fn check(&self, value: &str) -> Result<(), String> {
         match self.kind {
@@ -234,8 +248,9 @@ impl Row {
                     )),
                 }
             }
-            Kind::ListenUrls => ListenUrl::parse_listen_list(value).map(drop),
-            Kind::DialUrls => ListenUrl::parse_list(value).map(drop),
+            Kind::ListenUrls | Kind::DialUrls | Kind::PeerListenUrls | Kind::PeerUrls => {
+                self.urls(value).map(drop)
+            }
             Kind::Anything | Kind::Text | Kind::List => Ok(()),
         }
     }

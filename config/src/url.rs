@@ -1,7 +1,7 @@
 //! URLs to listen on and to advertise.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use crate::value::parse_list;
@@ -108,6 +108,76 @@ impl ListenUrl {
             Place::Socket { path } => Some(path),
             Place::Tcp { .. } => None,
         }
+    }
+
+    /// The port, for the TCP schemes.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match &self.place {
+            Place::Tcp { port, .. } => Some(*port),
+            Place::Socket { .. } => None,
+        }
+    }
+
+    /// One URL at which a member is reached by others: `http` or `https`, `host:port` complete, no path, query or user. Names are put
+    /// into lower case and lose a dot at the end, so that all members, who make ids of these URLs, write them alike.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn parse_peer(text: &str) -> Result<Self, String> {
+        let mut url = Self::parse(text)?;
+        match &mut url.place {
+            Place::Socket { .. } => Err(format!(
+                "{text:?}: members reach each other at http:// or https:// only"
+            )),
+            Place::Tcp { host, .. } => {
+                if let Host::Name(name) = host {
+                    name.make_ascii_lowercase();
+                    if name.ends_with('.') {
+                        name.pop();
+                    }
+                }
+                Ok(url)
+            }
+        }
+    }
+
+    /// A comma-separated list of URLs of members, in order, each URL once.
+    pub(crate) fn parse_peer_list(text: &str) -> Result<Vec<Self>, String> {
+        let mut urls = Vec::new();
+        for item in parse_list(text) {
+            let url = Self::parse_peer(&item)?;
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+        Ok(urls)
+    }
+
+    /// A list of URLs to bind for other members, with the rules of [`ListenUrl::parse_listen_list`].
+    pub(crate) fn parse_peer_listen_list(text: &str) -> Result<Vec<Self>, String> {
+        Self::parse_listen_list(text)?;
+        Self::parse_peer_list(text)
+    }
+
+    /// Whether both lead to the same endpoint, as far as that can be said without DNS: `localhost` is 127.0.0.1.
+    pub(crate) fn is_same_endpoint(&self, other: &Self) -> bool {
+        let address = |url: &Self| match &url.place {
+            Place::Tcp {
+                host: Host::Ip(ip), ..
+            } => Some(ip.to_canonical()),
+            Place::Tcp {
+                host: Host::Name(name),
+                ..
+            } if name.eq_ignore_ascii_case("localhost") => Some(Ipv4Addr::LOCALHOST.into()),
+            _ => None,
+        };
+        let same_host = match (address(self), address(other)) {
+            (Some(one), Some(two)) => one == two && self.port() == other.port(),
+            _ => self.place == other.place,
+        };
+        self.scheme == other.scheme && same_host
     }
 
     /// One URL. The rules are etcd's: one of four schemes, `host:port` complete, no path, query or user.
@@ -227,7 +297,7 @@ pub(crate) fn parse_tcp(authority: &str) -> Result<Place, String> {
 }
 
 /// Letters, digits, `-`, `_` and `.`; not all digits and dots, which would be a mistyped address.
-fn is_host_name(host: &str) -> bool {
+pub(crate) fn is_host_name(host: &str) -> bool {
     !host.is_empty()
         && host.len() <= 253
         && host

@@ -1,6 +1,7 @@
 //! What only several settings together can violate.
 
 use crate::audit::AuditSink;
+use crate::bootstrap::MAX_URLS;
 use crate::config::Config;
 use crate::error::ConfigError;
 use crate::feature::Feature;
@@ -52,6 +53,10 @@ fn check_presence(config: &Config) -> Result<(), ConfigError> {
         if urls.is_empty() {
             return Err(settings.invalid(key, "at least one URL is needed".to_owned()));
         }
+        // What is advertised is kept and told by every member.
+        if key != Key::ListenClientUrls && urls.len() > MAX_URLS {
+            return Err(settings.invalid(key, format!("there are more than {MAX_URLS} URLs")));
+        }
     }
     Ok(())
 }
@@ -68,7 +73,11 @@ fn check_listeners(config: &mut Config) -> Result<(), ConfigError> {
             client,
         ),
         (Key::ListenMetricsUrls, &config.listen_metrics_urls, client),
-        (Key::ListenPeerUrls, &config.listen_peer_urls, peer),
+        (
+            Key::ListenPeerUrls,
+            &config.for_profile(config.profile).listen_peer_urls,
+            peer,
+        ),
     ] {
         for url in urls {
             if url.is_tls() && !tls.can_serve_tls() && !config.quick_start {
@@ -146,6 +155,12 @@ fn note_risks(config: &mut Config) {
     }
     if config.force_new_cluster {
         notices.push("--force-new-cluster: all other members are forgotten".to_owned());
+    }
+    if !config.pre_vote {
+        notices.push(
+            "--pre-vote=false: a member that was cut off may depose the leader when it comes back"
+                .to_owned(),
+        );
     }
     let sinks = &config.for_profile(config.profile).audit_sinks;
     if sinks.iter().any(AuditSink::is_remote) {

@@ -1,8 +1,30 @@
 //! The raft configuration as it stands in the log's marks: `version u8 | auto_leave u8 | 4 x (count u16 LE, ids u64 LE)`.
 
+use crate::machine::Members;
 use raft::eraftpb::ConfState;
 
 const VERSION: u8 = 1;
+
+/// Raft's form of a set of members.
+pub(crate) fn of(members: &Members) -> ConfState {
+    let mut state = ConfState::default();
+    state.set_voters(members.voters.clone());
+    state.set_learners(members.learners.clone());
+    state
+}
+
+/// The set of members that raft has.
+pub(crate) fn members(state: &ConfState) -> Members {
+    let sorted = |ids: &[u64]| {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids
+    };
+    Members {
+        voters: sorted(&state.voters),
+        learners: sorted(&state.learners),
+    }
+}
 
 pub(crate) fn encode(state: &ConfState) -> Vec<u8> {
     let mut out = vec![VERSION, u8::from(state.auto_leave)];

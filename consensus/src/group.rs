@@ -4,7 +4,12 @@
 //! durable; what arrives meanwhile is the next batch. When little is waiting and nobody drives the core, the submitting thread drives
 //! it itself: a lone client then waits for no other thread.
 
-use crate::core::{Core, CoreError, Failure, StateMachine, Status};
+use crate::core::{Completed, Core, Io};
+use crate::failure::{CoreError, Failure};
+use crate::machine::{Done, MemberChange, Outgoing, Progress, StateMachine};
+use crate::message::MessageFault;
+use crate::status::Status;
+use bytes::Bytes;
 use holdfast_storage::disk::Disk;
 use holdfast_storage::log::SparePool;
 use parking_lot::{Condvar, Mutex};
@@ -32,10 +37,16 @@ pub struct Submission {
     pub tickets: Vec<Ticket>,
 }
 
-/// Takes the outcomes of commands, many at a time.
+/// Takes the outcomes of commands and reads, many at a time.
 pub trait Completions<O>: Send + Sync + 'static {
     /// Takes all of `done`, leaving it empty.
-    fn complete(&self, done: &mut Vec<(Ticket, Result<O, Failure>)>);
+    fn complete(&self, done: &mut Vec<(Ticket, Result<Done<O>, Failure>)>);
+}
+
+/// Carries messages to other members: each at most once, and in order or not at all.
+pub trait Peers<V>: Send + Sync + 'static {
+    /// Takes all of `outgoing`, leaving it empty. Must not block: what does not fit is dropped.
+    fn send(&self, outgoing: &mut Vec<Outgoing<V>>);
 }
 
 /// A group's bounds.
@@ -56,21 +67,65 @@ const ENTRY_BYTES: usize = 256 << 10;
 /// Bytes of commands taken from the queue at once: the time between two looks at ticks and the queue.
 const ROUND_BYTES: usize = 4 << 20;
 
-#[derive(Default)]
-struct Queue {
+/// Bytes of other members' messages that may wait for the core; more are dropped, as a network drops them.
+const INCOMING_BYTES_MAX: usize = 128 << 20;
+
+/// What else than commands waits for the core.
+enum Task<M: StateMachine> {
+    Message(u64, Bytes),
+    Snapshot(u64, Bytes, M::Incoming),
+    SnapshotSent(u64, bool),
+    Unreachable(u64),
+    Gone(u64),
+    Change(MemberChange, Vec<u8>, Ticket),
+    InTerm(u64, Vec<u8>, Vec<Ticket>),
+}
+
+struct Queue<M: StateMachine> {
     waiting: Vec<Submission>,
     bytes: usize,
     commands: usize,
+    reads: Vec<Ticket>,
+    tasks: Vec<Task<M>>,
+    task_bytes: usize,
     stopped: bool,
+}
+
+impl<M: StateMachine> Default for Queue<M> {
+    fn default() -> Queue<M> {
+        Queue {
+            waiting: Vec::new(),
+            bytes: 0,
+            commands: 0,
+            reads: Vec::new(),
+            tasks: Vec::new(),
+            task_bytes: 0,
+            stopped: false,
+        }
+    }
+}
+
+impl<M: StateMachine> Queue<M> {
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.reads.is_empty() && self.tasks.is_empty()
+    }
+}
+
+/// What is taken from the queue at once.
+struct Round<M: StateMachine> {
+    submissions: Vec<Submission>,
+    reads: Vec<Ticket>,
+    tasks: Vec<Task<M>>,
 }
 
 /// See the module's text.
 pub struct Group<M: StateMachine, D: Disk> {
     core: Mutex<Core<M, D>>,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<M>>,
     arrived: Condvar,
     status: Arc<Status>,
     completions: Arc<dyn Completions<M::Outcome>>,
+    peers: Arc<dyn Peers<M::View>>,
     options: GroupOptions,
     /// Smoothed duration of driving the core once, nanoseconds.
     drive_nanos: AtomicU64,
@@ -84,6 +139,7 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
     pub fn new(
         core: Core<M, D>,
         completions: Arc<dyn Completions<M::Outcome>>,
+        peers: Arc<dyn Peers<M::View>>,
         options: GroupOptions,
     ) -> Group<M, D> {
         Group {
@@ -92,6 +148,7 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
             queue: Mutex::default(),
             arrived: Condvar::new(),
             completions,
+            peers,
             options,
             drive_nanos: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
@@ -134,9 +191,15 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
             queue.waiting.push(submission);
             queue.commands
         };
+        self.drive_or_wake(commands <= self.options.inline_commands);
+        Ok(())
+    }
+
+    /// Drives the core on the caller's thread, if that is quick and nobody else does; else the group's thread does.
+    fn drive_or_wake(&self, is_small: bool) {
         let quick =
             self.drive_nanos.load(Ordering::Relaxed) < self.options.inline_sync.as_nanos() as u64;
-        if commands <= self.options.inline_commands
+        if is_small
             && quick
             && let Some(mut core) = self.core.try_lock()
         {
@@ -146,12 +209,141 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
                 self.fail(&mut core, error);
             }
             drop(core);
-            if self.queue.lock().waiting.is_empty() {
-                return Ok(());
+            if self.queue.lock().is_empty() {
+                return;
             }
         }
         self.arrived.notify_one();
+    }
+
+    /// Asks to read the applied state; see [`Core::read`].
+    ///
+    /// # Errors
+    /// [`Failure::Stopped`].
+    pub fn read(&self, tickets: &[Ticket]) -> Result<(), Failure> {
+        {
+            let mut queue = self.queue.lock();
+            if queue.stopped || self.failed.load(Ordering::Relaxed) {
+                return Err(Failure::Stopped);
+            }
+            self.pending.fetch_add(tickets.len(), Ordering::Relaxed);
+            queue.reads.extend_from_slice(tickets);
+        }
+        self.drive_or_wake(true);
         Ok(())
+    }
+
+    /// Takes another member's messages, in order. May sync the log before it returns.
+    pub fn deliver(&self, from: u64, messages: Vec<Bytes>) {
+        {
+            let mut queue = self.queue.lock();
+            for message in messages {
+                if queue.task_bytes + message.len() > INCOMING_BYTES_MAX {
+                    break;
+                }
+                queue.task_bytes += message.len();
+                queue.tasks.push(Task::Message(from, message));
+            }
+        }
+        if let Some(mut core) = self.core.try_lock() {
+            // Whoever carries messages has nothing better to do.
+            if let Err(error) = self.drive(&mut core) {
+                self.fail(&mut core, error);
+            }
+            drop(core);
+            if self.queue.lock().is_empty() {
+                return;
+            }
+        }
+        self.arrived.notify_one();
+    }
+
+    /// Whether this member has use for a snapshot; see [`Core::wants`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wants(&self, from: u64, message: Bytes) -> Result<bool, MessageFault> {
+        self.core.lock().wants(from, message)
+    }
+
+    /// Takes a snapshot that was received whole; see [`Core::receive_snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn deliver_snapshot(&self, from: u64, message: Bytes, incoming: M::Incoming) {
+        self.task(Task::Snapshot(from, message, incoming));
+    }
+
+    /// What became of a snapshot that was sent; see [`Core::snapshot_sent`].
+    pub fn snapshot_sent(&self, to: u64, installed: bool) {
+        self.task(Task::SnapshotSent(to, installed));
+    }
+
+    /// The connection to a member was lost; see [`Core::unreachable`].
+    pub fn unreachable(&self, member: u64) {
+        self.task(Task::Unreachable(member));
+    }
+
+    /// A member's process has ended; see [`Core::gone`].
+    pub fn gone(&self, member: u64) {
+        self.task(Task::Gone(member));
+    }
+
+    /// Proposes a change of members, on the leader; see [`Core::propose_change`].
+    ///
+    /// # Errors
+    /// [`Failure::Stopped`].
+    pub fn propose_change(
+        &self,
+        change: MemberChange,
+        data: Vec<u8>,
+        ticket: Ticket,
+    ) -> Result<(), Failure> {
+        self.awaited(Task::Change(change, data, ticket), 1)
+    }
+
+    /// Submits commands for this member's log alone, while it leads in `term`; see [`Core::propose_in_term`].
+    ///
+    /// # Errors
+    /// [`Failure::Stopped`].
+    pub fn submit_in_term(&self, term: u64, submission: Submission) -> Result<(), Failure> {
+        let Submission { data, tickets } = submission;
+        let count = tickets.len();
+        self.awaited(Task::InTerm(term, data, tickets), count)
+    }
+
+    /// Takes a task that somebody waits for.
+    fn awaited(&self, task: Task<M>, tickets: usize) -> Result<(), Failure> {
+        {
+            let mut queue = self.queue.lock();
+            if queue.stopped || self.failed.load(Ordering::Relaxed) {
+                return Err(Failure::Stopped);
+            }
+            self.pending.fetch_add(tickets, Ordering::Relaxed);
+            queue.tasks.push(task);
+        }
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    fn task(&self, task: Task<M>) {
+        self.queue.lock().tasks.push(task);
+        self.arrived.notify_one();
+    }
+
+    /// Hands leadership over; see [`Core::transfer_leader`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn transfer_leader(&self, to: u64) -> Result<(), Failure> {
+        let result = self.core.lock().transfer_leader(to);
+        self.arrived.notify_one();
+        result
+    }
+
+    /// What this member, as the leader, knows of the others.
+    pub fn progress(&self) -> Vec<Progress> {
+        self.core.lock().progress()
     }
 
     /// Drives the group until it is stopped. On a thread of its own.
@@ -163,15 +355,12 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
         loop {
             let stopped = {
                 let mut queue = self.queue.lock();
-                while queue.waiting.is_empty()
-                    && !queue.stopped
-                    && !self.failed.load(Ordering::Relaxed)
-                {
+                while queue.is_empty() && !queue.stopped && !self.failed.load(Ordering::Relaxed) {
                     if self.arrived.wait_until(&mut queue, next_tick).timed_out() {
                         break;
                     }
                 }
-                queue.stopped && queue.waiting.is_empty()
+                queue.stopped && queue.is_empty()
             };
             let mut core = self.core.lock();
             if let Some(error) = self.fault.lock().take() {
@@ -179,8 +368,9 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
             }
             let mut ticks = 0;
             let now = Instant::now();
+            let mut done = Vec::new();
             while next_tick <= now && ticks < 16 {
-                core.tick();
+                core.tick(&mut done);
                 next_tick += self.options.tick;
                 ticks += 1;
             }
@@ -188,6 +378,7 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
                 // The process was held up for long; ticks that nobody saw are not made up for.
                 next_tick = now + self.options.tick;
             }
+            self.hand_over(&mut done);
             // One round, so that ticks are made and others get at the core while submissions never cease.
             if let Err(error) = self.drive(&mut core) {
                 self.give_up(&mut core);
@@ -235,29 +426,53 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
     fn give_up(&self, core: &mut Core<M, D>) {
         let mut done = Vec::new();
         core.fail_in_flight(Failure::Stopped, &mut done);
-        let waiting = {
+        let (waiting, reads, tasks) = {
             let mut queue = self.queue.lock();
             // Under the queue's lock: whoever submits sees it, or is in what is taken here.
             self.failed.store(true, Ordering::Relaxed);
             queue.bytes = 0;
             queue.commands = 0;
-            std::mem::take(&mut queue.waiting)
+            queue.task_bytes = 0;
+            (
+                std::mem::take(&mut queue.waiting),
+                std::mem::take(&mut queue.reads),
+                std::mem::take(&mut queue.tasks),
+            )
         };
-        let tickets = waiting.into_iter().flat_map(|waiting| waiting.tickets);
+        let others = tasks.into_iter().flat_map(|task| match task {
+            Task::Change(_, _, ticket) => vec![ticket],
+            Task::InTerm(_, _, tickets) => tickets,
+            _ => Vec::new(),
+        });
+        let tickets = waiting
+            .into_iter()
+            .flat_map(|waiting| waiting.tickets)
+            .chain(reads)
+            .chain(others);
         done.extend(tickets.map(|ticket| (ticket, Err(Failure::Stopped))));
         self.hand_over(&mut done);
     }
 
-    /// Serves what waits, up to [`ROUND_BYTES`] of it.
+    /// Serves what waits, up to [`ROUND_BYTES`] of commands.
     fn drive(&self, core: &mut Core<M, D>) -> Result<(), CoreError> {
         let mut done = Vec::new();
         let round = self.take_round();
         let begun = Instant::now();
-        let took_any = !round.is_empty();
-        for entry in pack(round) {
+        let took_any = !round.submissions.is_empty() || !round.tasks.is_empty();
+        for task in round.tasks {
+            self.work(core, task, &mut done);
+        }
+        if !round.reads.is_empty() {
+            core.read(round.reads);
+        }
+        for entry in pack(round.submissions) {
             core.propose(entry.data, entry.tickets, &mut done);
         }
-        let result = core.advance(&mut done);
+        let peers = &self.peers;
+        let result = core.advance(&mut Io {
+            done: &mut done,
+            send: &mut |outgoing: &mut Vec<Outgoing<M::View>>| peers.send(outgoing),
+        });
         // Also after a failure: what was applied before it is durable.
         self.hand_over(&mut done);
         if took_any {
@@ -269,34 +484,64 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
         result
     }
 
-    fn hand_over(&self, done: &mut Vec<(Ticket, Result<M::Outcome, Failure>)>) {
+    fn work(&self, core: &mut Core<M, D>, task: Task<M>, done: &mut Completed<M>) {
+        let (from, taken) = match task {
+            Task::Message(from, message) => (from, core.receive(from, message, done)),
+            Task::Snapshot(from, message, incoming) => {
+                (from, core.receive_snapshot(from, message, incoming))
+            }
+            Task::SnapshotSent(to, installed) => return core.snapshot_sent(to, installed),
+            Task::Unreachable(member) => return core.unreachable(member, done),
+            Task::Gone(member) => return core.gone(member),
+            Task::Change(change, data, ticket) => {
+                return core.propose_change(change, &data, ticket, done);
+            }
+            Task::InTerm(term, data, tickets) => {
+                return core.propose_in_term(term, data, tickets, done);
+            }
+        };
+        if let Err(fault) = taken {
+            tracing::warn!(member = format!("{from:x}"), %fault, "a message of another member was refused");
+        }
+    }
+
+    fn hand_over(&self, done: &mut Completed<M>) {
         if !done.is_empty() {
             self.pending.fetch_sub(done.len(), Ordering::Relaxed);
             self.completions.complete(done);
         }
     }
 
-    fn take_round(&self) -> Vec<Submission> {
+    fn take_round(&self) -> Round<M> {
         let mut queue = self.queue.lock();
-        if queue.bytes <= ROUND_BYTES {
+        queue.task_bytes = 0;
+        let reads = std::mem::take(&mut queue.reads);
+        let tasks = std::mem::take(&mut queue.tasks);
+        let submissions = if queue.bytes <= ROUND_BYTES {
             queue.bytes = 0;
             queue.commands = 0;
-            return std::mem::take(&mut queue.waiting);
+            std::mem::take(&mut queue.waiting)
+        } else {
+            let mut bytes = 0;
+            let count = queue
+                .waiting
+                .iter()
+                .take_while(|submission| {
+                    let fits = bytes == 0 || bytes + submission.data.len() <= ROUND_BYTES;
+                    bytes += submission.data.len();
+                    fits
+                })
+                .count();
+            let round: Vec<Submission> = queue.waiting.drain(..count).collect();
+            queue.bytes -= round.iter().map(|s| s.data.len()).sum::<usize>();
+            queue.commands -= round.iter().map(|s| s.tickets.len()).sum::<usize>();
+            round
+        };
+        Round {
+            submissions,
+            reads,
+            tasks,
         }
-        let mut bytes = 0;
-        let count = queue
-            .waiting
-            .iter()
-            .take_while(|submission| {
-                let fits = bytes == 0 || bytes + submission.data.len() <= ROUND_BYTES;
-                bytes += submission.data.len();
-                fits
-            })
-            .count();
-        let round: Vec<Submission> = queue.waiting.drain(..count).collect();
-        queue.bytes -= round.iter().map(|s| s.data.len()).sum::<usize>();
-        queue.commands -= round.iter().map(|s| s.tickets.len()).sum::<usize>();
-        round
     }
 }
 

@@ -8,9 +8,21 @@
 
 mod conf_state;
 mod core;
+mod failure;
 mod group;
 mod log_storage;
+mod machine;
+mod message;
+mod proposals;
 mod raft_logger;
+mod reads;
+mod sense;
+mod snapshots;
+mod status;
 
-pub use crate::core::{Core, CoreError, CoreOptions, Failure, Observer, StateMachine, Status};
-pub use group::{Completions, Group, GroupOptions, Submission, Ticket};
+pub use crate::core::{Completed, Core, CoreOptions, Io, founding_voters};
+pub use failure::{CoreError, Failure};
+pub use group::{Completions, Group, GroupOptions, Peers, Submission, Ticket};
+pub use machine::{Done, MemberChange, Members, Observer, Outgoing, Progress, StateMachine};
+pub use message::MessageFault;
+pub use status::Status;

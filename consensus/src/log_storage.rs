@@ -1,15 +1,38 @@
 //! Raft's view of the log.
 
 use crate::conf_state;
+use crate::machine::Members;
+use crate::message::{entry_kind, entry_type};
+use crate::snapshots::Wanted;
 use holdfast_storage::disk::Disk;
 use holdfast_storage::log::{Entry, HardState, LogError, RaftLog};
-use raft::eraftpb::{Entry as RaftEntry, EntryType, HardState as RaftHardState, Snapshot};
+use raft::eraftpb::{Entry as RaftEntry, HardState as RaftHardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use std::cell::{RefCell, RefMut};
 
 pub(crate) struct LogStorage<D: Disk> {
     pub(crate) log: RaftLog<D>,
     /// What the state machine had applied at the start, at least the log's mark.
     pub(crate) applied: u64,
+    /// The members as at what is applied.
+    pub(crate) members: Members,
+    wanted: RefCell<Wanted>,
+}
+
+impl<D: Disk> LogStorage<D> {
+    pub(crate) fn new(log: RaftLog<D>, applied: u64, members: Members) -> LogStorage<D> {
+        LogStorage {
+            log,
+            applied,
+            members,
+            wanted: RefCell::default(),
+        }
+    }
+
+    /// What raft asked for, and what it is offered. Not held while raft works.
+    pub(crate) fn wanted(&self) -> RefMut<'_, Wanted> {
+        self.wanted.borrow_mut()
+    }
 }
 
 impl<D: Disk> Storage for LogStorage<D> {
@@ -18,8 +41,7 @@ impl<D: Disk> Storage for LogStorage<D> {
         // The log does not sync each step of the commit index: a stored one is old, and raft refuses one before what is applied.
         // What is applied was committed.
         hard_state.commit = hard_state.commit.max(self.applied);
-        let conf_state = conf_state::decode(self.log.conf_state())
-            .ok_or_else(|| unreadable("the log's configuration is damaged"))?;
+        let conf_state = conf_state::of(&self.members);
         Ok(RaftState::new(to_raft_state(hard_state), conf_state))
     }
 
@@ -50,9 +72,23 @@ impl<D: Disk> Storage for LogStorage<D> {
         Ok(self.log.last_index())
     }
 
-    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
-        // Only a follower needs one, and a group of one has none.
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    fn snapshot(&self, least: u64, to: u64) -> raft::Result<Snapshot> {
+        let mut wanted = self.wanted();
+        match &wanted.offer {
+            Some((member, position, members)) if *member == to && position.index >= least => {
+                let mut snapshot = Snapshot::default();
+                let metadata = snapshot.mut_metadata();
+                metadata.index = position.index;
+                metadata.term = position.term;
+                metadata.set_conf_state(conf_state::of(members));
+                Ok(snapshot)
+            }
+            _ => {
+                // A view is taken between two rounds; raft asks again.
+                wanted.by.insert(to);
+                Err(StorageError::SnapshotTemporarilyUnavailable.into())
+            }
+        }
     }
 }
 
@@ -87,12 +123,8 @@ pub(crate) fn from_raft_state(state: &RaftHardState) -> HardState {
 
 fn to_raft_entry(entry: Entry) -> raft::Result<RaftEntry> {
     Ok(RaftEntry {
-        entry_type: match entry.kind {
-            0 => EntryType::EntryNormal,
-            1 => EntryType::EntryConfChange,
-            2 => EntryType::EntryConfChangeV2,
-            _ => return Err(unreadable("an entry of unknown kind stands in the log")),
-        },
+        entry_type: entry_type(entry.kind)
+            .ok_or_else(|| unreadable("an entry of unknown kind stands in the log"))?,
         term: entry.term,
         index: entry.index,
         data: entry.data,
@@ -105,11 +137,7 @@ pub(crate) fn from_raft_entry(entry: &RaftEntry) -> Entry {
     Entry {
         index: entry.index,
         term: entry.term,
-        kind: match entry.entry_type {
-            EntryType::EntryNormal => 0,
-            EntryType::EntryConfChange => 1,
-            EntryType::EntryConfChangeV2 => 2,
-        },
+        kind: entry_kind(entry.entry_type),
         data: entry.data.clone(),
         context: entry.context.clone(),
     }

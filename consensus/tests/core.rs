@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use holdfast_consensus::{
-    Core, CoreError, CoreOptions, Failure, Observer, StateMachine, Status, Ticket,
+    Completed, Core, CoreError, CoreOptions, Done, Failure, Io, Members, Observer, StateMachine,
+    Status, Ticket,
 };
 use holdfast_storage::LogPosition;
 use holdfast_storage::disk::{Disk, MemDisk};
@@ -21,6 +22,8 @@ struct Recorder {
 
 impl StateMachine for Recorder {
     type Outcome = (u64, u32);
+    type View = ();
+    type Incoming = ();
 
     fn apply(
         &mut self,
@@ -36,9 +39,30 @@ impl StateMachine for Recorder {
         Ok(())
     }
 
+    fn members(&self) -> Members {
+        Members {
+            voters: vec![1],
+            learners: Vec::new(),
+        }
+    }
+
+    fn view(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn install(&mut self, _: LogPosition, (): ()) -> Result<(), String> {
+        Err("a group of one installs nothing".to_owned())
+    }
+
+    fn recorded(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
     fn lead(&mut self) {
         self.led += 1;
     }
+
+    fn follow(&mut self) {}
 }
 
 fn numbers(data: &[u8]) -> impl Iterator<Item = u32> {
@@ -62,12 +86,10 @@ impl Observer for Counter {
     }
 }
 
-type Done = Vec<(Ticket, Result<(u64, u32), Failure>)>;
-
 struct Member {
     core: Core<Recorder, MemDisk>,
     observer: Arc<Counter>,
-    done: Done,
+    done: Completed<Recorder>,
 }
 
 const SEGMENT_BYTES: u64 = 16 * 1024;
@@ -84,27 +106,33 @@ fn start(disk: &MemDisk, applied: LogPosition) -> Result<Member, CoreError> {
     let observer = Arc::new(Counter::default());
     let options = CoreOptions {
         member: 1,
-        voters: vec![1],
+        incarnation: 1,
         election_ticks: 10,
         heartbeat_ticks: 1,
+        pre_vote: true,
+        patience_ticks: 70,
+        keep_entries: 0,
+        keep_bytes: 0,
+        seed: 1,
     };
     let core = Core::new(
         log,
         Recorder::default(),
         applied,
-        &options,
+        false,
+        options,
         observer.clone(),
     )?;
     Ok(Member {
         core,
         observer,
-        done: Done::new(),
+        done: Vec::new(),
     })
 }
 
 fn fresh(disk: &MemDisk) -> Member {
     let mut member = start(disk, LogPosition::default()).unwrap();
-    member.core.advance(&mut member.done).unwrap();
+    member.advance().unwrap();
     member
 }
 
@@ -123,9 +151,16 @@ impl Member {
             .propose(data, commands.map(ticket).collect(), &mut self.done);
     }
 
+    fn advance(&mut self) -> Result<(), CoreError> {
+        self.core.advance(&mut Io {
+            done: &mut self.done,
+            send: &mut |outgoing| assert!(outgoing.is_empty(), "there is nobody else"),
+        })
+    }
+
     fn write(&mut self, commands: impl Iterator<Item = u32> + Clone) {
         self.propose(commands);
-        self.core.advance(&mut self.done).unwrap();
+        self.advance().unwrap();
     }
 
     fn status(&self) -> Arc<Status> {
@@ -151,7 +186,10 @@ impl Member {
     fn completed(&self) -> Vec<u32> {
         self.done
             .iter()
-            .filter_map(|(_, result)| result.ok().map(|(_, number)| number))
+            .filter_map(|(_, result)| match result {
+                Ok(Done::Applied((_, number))) => Some(*number),
+                _ => None,
+            })
             .collect()
     }
 }
@@ -165,11 +203,13 @@ fn outcomes_reach_their_tickets_in_order() {
     member.propose(1..4);
     member.propose(4..6);
     assert!(member.done.is_empty(), "nothing is durable yet");
-    member.core.advance(&mut member.done).unwrap();
+    member.advance().unwrap();
 
     let mut last = 0;
     for (number, (ticket_of, result)) in (0..).zip(&member.done) {
-        let (index, found) = result.unwrap();
+        let Ok(Done::Applied((index, found))) = *result else {
+            panic!("{result:?}");
+        };
         assert_eq!((*ticket_of, found), (ticket(number), number));
         assert!(index >= last);
         last = index;
@@ -188,7 +228,7 @@ fn entries_proposed_together_share_one_sync() {
     for n in 0..50 {
         member.propose(n..n + 1);
     }
-    member.core.advance(&mut member.done).unwrap();
+    member.advance().unwrap();
     assert_eq!(member.completed().len(), 50);
     assert_eq!(member.observer.syncs.load(Ordering::Relaxed) - before, 1);
     assert_eq!(member.observer.bytes.load(Ordering::Relaxed), 200);
@@ -210,7 +250,7 @@ fn a_restart_replays_exactly_what_the_state_lacks() {
     for applied in positions {
         // A fork each time: a start appends to the log.
         let mut again = start(&disk.fork(), applied).unwrap();
-        again.core.advance(&mut again.done).unwrap();
+        again.advance().unwrap();
         let expected: Vec<_> = log
             .iter()
             .filter(|(at, _)| *at > applied)
@@ -250,7 +290,7 @@ fn a_cut_log_goes_on_from_the_applied_position_and_refuses_an_older_one() {
 
     for applied in [cut, log[401].0, log[599].0] {
         let mut again = start(&disk.fork(), applied).unwrap();
-        again.core.advance(&mut again.done).unwrap();
+        again.advance().unwrap();
         let expected: Vec<u32> = log
             .iter()
             .filter(|(at, _)| *at > applied)
@@ -340,7 +380,7 @@ fn crash_run(seed: u64) {
             .map_or(LogPosition::default(), |(at, _)| *at);
         let mut member = start(&disk, applied).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         let replay = |member: &mut Member| member.core.machine().applied.clone();
-        member.core.advance(&mut member.done).unwrap();
+        member.advance().unwrap();
         let replayed = replay(&mut member);
         let known = &history[keep..];
         assert_eq!(
@@ -361,7 +401,7 @@ fn crash_run(seed: u64) {
                 1 => disk.fail_write(1, std::io::ErrorKind::Other),
                 _ => {}
             }
-            if member.core.advance(&mut member.done).is_err() {
+            if member.advance().is_err() {
                 break;
             }
             if dice.below(10) == 0 {
@@ -436,8 +476,8 @@ fn a_full_disk_fails_writes_and_a_restart_with_space_goes_on() {
     member.done.clear();
     member.write(7..8);
     assert_eq!(member.done, [(ticket(7), Err(Failure::DiskFull))]);
-    member.core.tick();
-    member.core.advance(&mut member.done).unwrap();
+    member.core.tick(&mut member.done);
+    member.advance().unwrap();
     member.core.seal_log().unwrap();
     drop(member);
 
@@ -457,7 +497,7 @@ fn a_failed_sync_ends_the_member_without_an_answer() {
     member.done.clear();
     member.propose(2..4);
     disk.fail_sync(1);
-    let error = member.core.advance(&mut member.done).unwrap_err();
+    let error = member.advance().unwrap_err();
     assert!(
         matches!(error, CoreError::Log(LogError::Io { .. })),
         "{error}"
@@ -480,14 +520,14 @@ fn an_entry_that_cannot_be_applied_ends_the_member() {
     member
         .core
         .propose(vec![1, 2, 3], vec![ticket(0)], &mut member.done);
-    let error = member.core.advance(&mut member.done).unwrap_err();
+    let error = member.advance().unwrap_err();
     assert!(matches!(error, CoreError::Apply { .. }), "{error}");
 
     let mut member = fresh(&MemDisk::new());
     member
         .core
         .propose(vec![0; 8], vec![ticket(0)], &mut member.done);
-    let error = member.core.advance(&mut member.done).unwrap_err();
+    let error = member.advance().unwrap_err();
     assert!(
         matches!(error, CoreError::Apply { .. }),
         "two outcomes, one ticket: {error}"

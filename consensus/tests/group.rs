@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use holdfast_consensus::{
-    Completions, Core, CoreError, CoreOptions, Failure, Group, GroupOptions, Observer,
-    StateMachine, Submission, Ticket,
+    Completions, Core, CoreError, CoreOptions, Done, Failure, Group, GroupOptions, Io, Members,
+    Observer, Outgoing, Peers, StateMachine, Submission, Ticket,
 };
 use holdfast_storage::LogPosition;
 use holdfast_storage::disk::MemDisk;
@@ -17,6 +17,37 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a machine needs that is in a group of one.
+macro_rules! alone {
+    () => {
+        type View = ();
+        type Incoming = ();
+
+        fn members(&self) -> Members {
+            Members {
+                voters: vec![1],
+                learners: Vec::new(),
+            }
+        }
+
+        fn view(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn install(&mut self, _: LogPosition, (): ()) -> Result<(), String> {
+            Err("a group of one installs nothing".to_owned())
+        }
+
+        fn recorded(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn lead(&mut self) {}
+
+        fn follow(&mut self) {}
+    };
+}
 
 /// A command is a number, its outcome the number and the thread that applied it.
 struct Echo;
@@ -37,7 +68,16 @@ impl StateMachine for Echo {
         Ok(())
     }
 
-    fn lead(&mut self) {}
+    alone!();
+}
+
+/// A group of one has nobody to send to.
+struct Nobody;
+
+impl Peers<()> for Nobody {
+    fn send(&self, outgoing: &mut Vec<Outgoing<()>>) {
+        assert!(outgoing.is_empty());
+    }
 }
 
 struct Quiet;
@@ -49,6 +89,13 @@ impl Observer for Quiet {
 
 type Outcome = Result<(u32, ThreadId), Failure>;
 
+fn plain(done: Result<Done<(u32, ThreadId)>, Failure>) -> Outcome {
+    done.map(|done| match done {
+        Done::Applied(outcome) => outcome,
+        Done::Readable => panic!("nobody reads"),
+    })
+}
+
 #[derive(Default)]
 struct Collector {
     done: Mutex<Vec<(Ticket, Outcome)>>,
@@ -56,8 +103,9 @@ struct Collector {
 }
 
 impl Completions<(u32, ThreadId)> for Collector {
-    fn complete(&self, done: &mut Vec<(Ticket, Outcome)>) {
-        self.done.lock().append(done);
+    fn complete(&self, done: &mut Vec<(Ticket, Result<Done<(u32, ThreadId)>, Failure>)>) {
+        let done = done.drain(..).map(|(ticket, done)| (ticket, plain(done)));
+        self.done.lock().extend(done);
         self.more.notify_all();
     }
 }
@@ -103,13 +151,18 @@ fn group(
     let (log, _) = RaftLog::open(disk.clone(), log_options).unwrap();
     let core_options = CoreOptions {
         member: 1,
-        voters: vec![1],
+        incarnation: 1,
         election_ticks: 10,
         heartbeat_ticks: 1,
+        pre_vote: true,
+        patience_ticks: 70,
+        keep_entries: 0,
+        keep_bytes: 0,
+        seed: 1,
     };
     let applied = LogPosition::default();
-    let core = Core::new(log, Echo, applied, &core_options, Arc::new(Quiet)).unwrap();
-    Arc::new(Group::new(core, completions, options))
+    let core = Core::new(log, Echo, applied, false, core_options, Arc::new(Quiet)).unwrap();
+    Arc::new(Group::new(core, completions, Arc::new(Nobody), options))
 }
 
 fn spawn(group: &Arc<TestGroup>) -> thread::JoinHandle<Result<(), CoreError>> {
@@ -266,7 +319,7 @@ fn what_was_completed_is_there_after_a_restart() {
             }
             Ok(())
         }
-        fn lead(&mut self) {}
+        alone!();
     }
     let (log, recovered) = RaftLog::open(
         disk,
@@ -279,19 +332,29 @@ fn what_was_completed_is_there_after_a_restart() {
     assert_eq!(recovered.tail_cut, None);
     let options = CoreOptions {
         member: 1,
-        voters: vec![1],
+        incarnation: 1,
         election_ticks: 10,
         heartbeat_ticks: 1,
+        pre_vote: true,
+        patience_ticks: 70,
+        keep_entries: 0,
+        keep_bytes: 0,
+        seed: 1,
     };
     let mut core = Core::new(
         log,
         Keep(applied.clone()),
         LogPosition::default(),
-        &options,
+        false,
+        options,
         Arc::new(Quiet),
     )
     .unwrap();
-    core.advance(&mut Vec::new()).unwrap();
+    core.advance(&mut Io {
+        done: &mut Vec::new(),
+        send: &mut |outgoing| assert!(outgoing.is_empty()),
+    })
+    .unwrap();
     assert_eq!(*applied.lock(), (0..100).collect::<Vec<_>>());
 }
 
@@ -396,9 +459,9 @@ struct Refill {
 }
 
 impl Completions<(u32, ThreadId)> for Refill {
-    fn complete(&self, done: &mut Vec<(Ticket, Outcome)>) {
+    fn complete(&self, done: &mut Vec<(Ticket, Result<Done<(u32, ThreadId)>, Failure>)>) {
         for (_, outcome) in done.drain(..) {
-            let (number, thread) = outcome.unwrap();
+            let (number, thread) = plain(outcome).unwrap();
             let count = if thread == self.submitter {
                 &self.by_submitter
             } else {

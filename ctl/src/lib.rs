@@ -2,11 +2,13 @@
 //!
 //! The way of a command is one direction: [`cli`] turns the command line and the environment into an invocation, `commands`
 //! turns that into requests, `connect` finds an endpoint that answers, [`output`] prints what came back.
-//! This crate must not know the server: it speaks the wire types of `holdfast-proto`, and reads audit files with `holdfast-audit`.
+//! This crate must not know the server: it speaks the wire types of `holdfast-proto`, reads audit files with `holdfast-audit`, and
+//! starts the server's program (`dev_cluster`) with flags alone.
 
 pub mod cli;
 mod commands;
 mod connect;
+mod dev_cluster;
 mod failure;
 mod go_syntax;
 mod login;
@@ -30,7 +32,13 @@ pub fn main() -> ExitCode {
         .skip(1)
         .map(OsStringExt::into_vec)
         .collect();
-    match run(&arguments) {
+    let outcome = match arguments.split_first() {
+        Some((first, rest)) if first == dev_cluster::BECOME_MEMBER => {
+            Err(dev_cluster::become_member(rest))
+        }
+        _ => run(&arguments),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(text) = failure.text() {

@@ -1,5 +1,5 @@
-//! The wire types of the etcd v3 API and of our own administration API: messages, clients and servers, generated from
-//! `proto/*.proto`.
+//! The wire types of the etcd v3 API, of our own administration API and of our peer protocol: messages, clients and servers,
+//! generated from `proto/*.proto`.
 //!
 //! This crate must not know anything of ours: no domain types, no limits, no permissions. Its types stop at the edge of the
 //! server and of the command line tools.
@@ -90,6 +90,18 @@ pub mod admin {
     include!(concat!(env!("OUT_DIR"), "/messages/holdfast.admin.v1.rs"));
 }
 
+/// What members say to each other. Messages alone: both ends frame them themselves.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
+pub mod peer {
+    include!(concat!(env!("OUT_DIR"), "/messages/holdfast.peer.v1.rs"));
+}
+
 /// The server side of every service. `WatchResponse` is that of [`encoded`].
 #[allow(
     missing_docs,
@@ -113,5 +125,9 @@ pub mod servers {
     }
 }
 
-/// The descriptors of every service and message, as an encoded `google.protobuf.FileDescriptorSet`.
+/// The descriptors of the peer protocol, as an encoded `google.protobuf.FileDescriptorSet`. Clients have no business with it.
+pub const PEER_FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/peer_descriptors.bin"));
+
+/// The descriptors of every service and message of the API, as an encoded `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,5 +1,7 @@
 //! From a configuration to a node: data directory, log, store, state, raft.
 
+use crate::cluster::bootstrap::{self, Bootstrap, BootstrapError};
+use crate::cluster::{Cluster, Links, peer_version};
 use crate::compaction::Compaction;
 use crate::held::Budget;
 use crate::login::{LoginOptions, Logins};
@@ -8,19 +10,20 @@ use crate::metrics::Metrics;
 use crate::node::{
     Applier, Clock, Identity, Node, NodeGroup, READ_BUDGET_UNIT_BYTES, auth_version,
 };
+use crate::peer::{Me, PeerNet, PeerOptions, Security};
+use crate::tls::{self, TlsSetupError};
 use crate::tokens::{Tokens, TokensError};
 use holdfast_audit::{Auditor, NodeKey};
 use holdfast_auth::password::HashParams;
-use holdfast_config::{AuditSink, ClusterState, Config, ConfigError, Profile};
+use holdfast_config::{AuditSink, Config, ConfigError, Profile};
 use holdfast_consensus::{Core, CoreError, CoreOptions, GroupOptions};
 use holdfast_storage::TenantId;
-use holdfast_storage::backend::{OpenError, Store, StoreOptions};
+use holdfast_storage::backend::{OpenError, PersistError, Store, StoreOptions};
 use holdfast_storage::datadir::{self, DataDir, DataDirError, IdentityError};
 use holdfast_storage::disk::RealDisk;
 use holdfast_storage::lease::Millis;
 use holdfast_storage::log::{LogError, LogOptions, RaftLog};
 use holdfast_tenant::{Machine, MachineOptions, RestoreError};
-use sha2::{Digest, Sha256};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,22 +65,28 @@ pub(crate) enum BootError {
     StorePanicked,
     #[error("the default tenant is missing")]
     NoDefaultTenant,
-    #[error("--initial-cluster does not name this member, {0:?}")]
-    NotInCluster(String),
-    #[error(
-        "--initial-cluster-state is \"existing\", but this version runs a node that stands alone: there is nothing to join"
-    )]
-    NothingToJoin,
-    #[error("--initial-cluster names {0} members: this version runs a node that stands alone")]
-    ManyMembers(usize),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error("TLS between members: {0}")]
+    PeerTls(#[from] TlsSetupError),
+    #[error("the thread for other members: {0}")]
+    PeerNet(io::Error),
+    #[error("the members of the cluster cannot be stored: {0}")]
+    Founding(#[from] PersistError),
+    #[error("--force-new-cluster: {0}")]
+    Force(holdfast_tenant::Refusal),
 }
 
 /// How often the remaining time of leases is recorded, milliseconds. A restart gives a lease back at most this much of its life.
 const LEASE_CHECKPOINT_INTERVAL: Millis = Millis(10_000);
 /// Length of a log segment: a few seconds of heavy writing, and zeroed in well under a second at the first start.
 const SEGMENT_BYTES: u64 = 32 << 20;
-/// Bytes of entries the log keeps in memory. A node that stands alone reads its log only at start.
-const LOG_CACHE_BYTES: usize = 4 << 20;
+/// Bytes of entries the log keeps in memory: what members get that lag a little.
+const LOG_CACHE_BYTES: usize = 8 << 20;
+/// Bytes of entries that the log keeps for members that lag.
+const KEEP_BYTES: u64 = 256 << 20;
+/// The grain of raft's time.
+const TICKS_PER_HEARTBEAT: u32 = 10;
 /// Bytes of commands that may wait for the log.
 const QUEUE_BYTES: usize = 64 << 20;
 /// Most commands that a connection's thread takes through the log itself (DESIGN §11.3).
@@ -105,6 +114,7 @@ pub(crate) fn boot(
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     workers: usize,
+    banished: tokio::sync::mpsc::UnboundedSender<String>,
 ) -> Result<Booted, BootError> {
     if !DataDir::is_founded(&config.data_dir) {
         // Before anything is made.
@@ -114,7 +124,25 @@ pub(crate) fn boot(
     for warning in data_dir.warnings() {
         tracing::warn!("{warning}");
     }
-    let identity = identity(&config, &data_dir)?;
+    let known = data_dir.identity()?;
+    let profile = known
+        .as_ref()
+        .map_or(config.profile, |known| match known.profile {
+            datadir::Profile::Strict => Profile::Strict,
+            datadir::Profile::Etcd => Profile::Etcd,
+        });
+    let security = Security {
+        tls: tls::peer_tls(&config, profile)?,
+        // What may be dialled and served in plaintext was checked with the configuration.
+        plaintext: true,
+    };
+    let peer_tls = security.tls.clone();
+    let Bootstrap {
+        identity,
+        mut founding,
+        to_write,
+        mut contacts,
+    } = bootstrap::bootstrap(&config, &data_dir, &security)?;
     let log_dir = data_dir.log_dir();
     let disk = RealDisk::open(log_dir).map_err(|source| BootError::LogDir {
         path: log_dir.to_owned(),
@@ -138,10 +166,15 @@ pub(crate) fn boot(
             "cut a write that was never synced off the raft log"
         );
     }
+    let is_alone = holdfast_consensus::founding_voters(&log) == [identity.member];
+    if founding.is_empty() && is_alone {
+        // Should the store be begun anew: what it began with. In a larger group the log does not know all of that.
+        founding = vec![bootstrap::alone(&config, &identity)];
+    }
     let options = StoreOptions {
         cache_bytes: config.value_cache_bytes,
         // Only a log that begins with the first entry can rebuild the store.
-        may_set_aside: log.mark().index <= 1,
+        may_set_aside: log.mark().index <= 1 && is_alone,
         ..StoreOptions::default()
     };
     let store_dir = data_dir.store_dir();
@@ -173,17 +206,35 @@ pub(crate) fn boot(
     )?;
     let auditor = start_audit(&config, &identity, audit_key.clone())?;
     let clock = Clock::new();
-    let machine = Machine::restore(
+    let machine_options = MachineOptions {
+        quota_bytes: config.quota_backend_bytes,
+        lease_checkpoint_interval: LEASE_CHECKPOINT_INTERVAL,
+        lease_ownership: identity.profile == Profile::Strict,
+        founding,
+    };
+    let mut machine = Machine::restore(
         Arc::new(store),
         opened.applied,
-        MachineOptions {
-            quota_bytes: config.quota_backend_bytes,
-            lease_checkpoint_interval: LEASE_CHECKPOINT_INTERVAL,
-            lease_ownership: identity.profile == Profile::Strict,
-        },
+        machine_options.clone(),
         clock.now(),
     )?;
     let tenants = machine.tenants().clone();
+    if config.force_new_cluster {
+        machine
+            .force_sole_member(identity.member)
+            .map_err(BootError::Force)?;
+        tracing::warn!(
+            "--force-new-cluster: this member is now the only one of its cluster; what the others have is given up"
+        );
+    }
+    if to_write.is_some() || config.force_new_cluster {
+        // Before anything relies on it.
+        tenants.store().persist()?;
+        tenants.store().checkpoint()?;
+    }
+    if let Some(identity) = to_write {
+        data_dir.write_identity(&identity)?;
+    }
     let default_tenant = tenants
         .get(TenantId::DEFAULT)
         .ok_or(BootError::NoDefaultTenant)?;
@@ -198,31 +249,63 @@ pub(crate) fn boot(
     })
     .map_err(BootError::Threads)?;
     let (auth_changes, auth_changed) = tokio::sync::watch::channel(auth_version(&default_tenant));
-    let tick = config.heartbeat_interval;
+    if tenants.members().is_empty() && contacts.is_empty() {
+        contacts = bootstrap::contacts(&config, &identity, &security)?;
+    }
+    let (member_changes, members_changed) = tokio::sync::watch::channel(tenants.members());
+    let compaction = Arc::new(Compaction::new());
+    let net = PeerNet::new(PeerOptions {
+        me: Me {
+            cluster: identity.cluster,
+            member: identity.member,
+            name: config.name.clone(),
+            instance: identity.instance,
+            version: peer_version(),
+        },
+        security,
+        read_timeout: config.raft_read_timeout,
+        write_timeout: config.raft_write_timeout,
+        metrics: metrics.peers().clone(),
+    })
+    .map_err(BootError::PeerNet)?;
+    // Finer than heartbeats, so that elections of several members seldom fall together.
+    let tick = (config.heartbeat_interval / TICKS_PER_HEARTBEAT).max(Duration::from_millis(1));
+    let ticks = |time: Duration| (time.as_nanos() / tick.as_nanos().max(1)) as usize;
     let core = Core::new(
         log,
         Applier {
             machine,
+            compacted: default_tenant.compacted(),
             tenant: default_tenant.clone(),
             auth_changes,
+            member_changes,
+            compaction: compaction.clone(),
             clock,
             metrics: metrics.clone(),
             slow_apply: config.warning_apply_duration,
+            lease_extension: Millis(2 * config.election_timeout.as_millis() as u64),
         },
         opened.applied,
-        &CoreOptions {
+        opened.installed,
+        CoreOptions {
             member: identity.member,
-            voters: vec![identity.member],
-            election_ticks: (config.election_timeout.as_millis() / tick.as_millis().max(1)).max(2)
-                as usize,
-            heartbeat_ticks: 1,
+            incarnation: rand::random(),
+            election_ticks: ticks(config.election_timeout).max(2),
+            heartbeat_ticks: ticks(config.heartbeat_interval).max(1),
+            pre_vote: config.pre_vote,
+            patience_ticks: ticks(crate::serve::request_limit(&config)) as u64 + 1,
+            keep_entries: config.snapshot_catchup_entries,
+            keep_bytes: KEEP_BYTES,
+            seed: rand::random(),
         },
         metrics.clone(),
     )?;
-    let mailboxes = Arc::new(Mailboxes::new(workers));
+    // One more for what belongs to no worker.
+    let mailboxes = Arc::new(Mailboxes::new(workers + 1));
     let group = Arc::new(NodeGroup::new(
         core,
         mailboxes.clone(),
+        Arc::new(Links::new(net.clone(), identity.cluster)),
         GroupOptions {
             tick,
             queue_bytes: QUEUE_BYTES,
@@ -247,8 +330,17 @@ pub(crate) fn boot(
         default_tenant,
         clock,
         metrics,
+        mailbox: mailboxes.of(workers).clone(),
         mailboxes,
-        compaction: Compaction::new(),
+        compaction,
+        cluster: Cluster::new(
+            net,
+            peer_tls,
+            machine_options,
+            contacts,
+            members_changed,
+            banished,
+        ),
         auth_changes: auth_changed,
         tokens,
         changing_passwords: parking_lot::Mutex::default(),
@@ -291,86 +383,4 @@ fn start_audit(config: &Config, identity: &Identity, key: NodeKey) -> Result<Aud
         tracing::warn!(%notice, "audit log");
     }
     Ok(auditor)
-}
-
-/// Who this member is: written at the first start, read at every later one.
-fn identity(config: &Config, data_dir: &DataDir) -> Result<Identity, BootError> {
-    if let Some(stored) = data_dir.identity()? {
-        let profile = stored.profile;
-        tracing::info!(
-            cluster = format!("{:x}", stored.cluster_id),
-            member = format!("{:x}", stored.member_id),
-            profile = profile.as_str(),
-            "restarting member"
-        );
-        return Ok(Identity {
-            cluster: stored.cluster_id,
-            member: stored.member_id,
-            profile: match profile {
-                datadir::Profile::Strict => Profile::Strict,
-                datadir::Profile::Etcd => Profile::Etcd,
-            },
-        });
-    }
-    if config.initial_cluster_state == ClusterState::Existing {
-        return Err(BootError::NothingToJoin);
-    }
-    if config.initial_cluster.len() > 1 {
-        return Err(BootError::ManyMembers(config.initial_cluster.len()));
-    }
-    let Some(own) = config
-        .initial_cluster
-        .iter()
-        .find(|member| member.name == config.name)
-    else {
-        return Err(BootError::NotInCluster(config.name.clone()));
-    };
-    // As in etcd the ids follow from the peer URLs and the token, so that all members of a cluster find the same ones.
-    let mut urls: Vec<String> = own.peer_urls.iter().map(ToString::to_string).collect();
-    urls.sort();
-    let member = digest_id(
-        urls.iter()
-            .map(String::as_bytes)
-            .chain([config.initial_cluster_token.as_bytes()]),
-    );
-    let cluster = digest_id([
-        member.to_be_bytes().as_slice(),
-        config.initial_cluster_token.as_bytes(),
-    ]);
-    data_dir.write_identity(&datadir::Identity {
-        cluster_id: cluster,
-        member_id: member,
-        name: config.name.clone(),
-        profile: match config.profile {
-            Profile::Strict => datadir::Profile::Strict,
-            Profile::Etcd => datadir::Profile::Etcd,
-        },
-    })?;
-    tracing::info!(
-        cluster = format!("{cluster:x}"),
-        member = format!("{member:x}"),
-        profile = match config.profile {
-            Profile::Strict => "strict",
-            Profile::Etcd => "etcd",
-        },
-        "founding a cluster of one member"
-    );
-    Ok(Identity {
-        cluster,
-        member,
-        profile: config.profile,
-    })
-}
-
-/// The first eight bytes of a SHA-256 over length-prefixed parts; never 0, which raft takes for nobody.
-fn digest_id<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let digest = hash.finalize();
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest[..8]);
-    u64::from_be_bytes(first).max(1)
 }

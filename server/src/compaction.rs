@@ -79,7 +79,23 @@ impl Compaction {
 
     /// Removes one tenant's garbage. `false` when it was told to stop.
     fn remove(&self, node: &Arc<Node>, tenant: &Arc<Tenant>) -> bool {
-        let mark = tenant.compacted();
+        loop {
+            let generation = node.status.installed();
+            let mark = tenant.compacted();
+            if !self.remove_up_to(node, tenant, mark) {
+                return false;
+            }
+            // Not before an installation that is under way is through: what this pass removed may have come back with a snapshot.
+            if node.group.with_machine(|_| node.status.installed()) == generation {
+                self.removed.send_modify(|all| {
+                    all.insert(tenant.id, mark);
+                });
+                return true;
+            }
+        }
+    }
+
+    fn remove_up_to(&self, node: &Arc<Node>, tenant: &Arc<Tenant>, mark: i64) -> bool {
         let begun = Instant::now();
         let mut removed = 0usize;
         let mut rows = Vec::new();
@@ -127,9 +143,6 @@ impl Compaction {
                 "finished scheduled compaction"
             );
         }
-        self.removed.send_modify(|all| {
-            all.insert(tenant.id, mark);
-        });
         true
     }
 }

@@ -1,4 +1,4 @@
-//! What a node does once it leads and before it serves: a new cluster of profile `strict` gets its root and is switched to
+//! What a node does once there is a leader and before it serves: a new cluster of profile `strict` gets its root and is switched to
 //! authentication, and this member's token key is made known.
 
 use crate::identity::unix_now;
@@ -30,15 +30,22 @@ const LOOK: Duration = Duration::from_millis(1);
 /// Switches authentication on in a cluster whose users nobody has ever touched, if it is to be so. `root` has no password: it is whoever
 /// holds a certificate of that name.
 pub(crate) async fn initial_auth(node: &Node) -> Result<(), FoundingError> {
-    let is_untouched = {
-        let auth = node.default_tenant.auth();
-        !auth.is_enabled() && auth.revision() == 1 && auth.users().next().is_none()
-    };
-    if !node.settings().initial_auth || !is_untouched {
+    if !node.settings().initial_auth || !is_untouched(node) {
         return Ok(());
     }
     // At a later start, too: a node that nobody could log in to must not come up.
     node.config.check_founding()?;
+    // Of several members that begin together the leader does it; should it be gone, the next one.
+    let begun = Instant::now();
+    while !node.status.leads() {
+        if !is_untouched(node) {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(FoundingError::TimedOut);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
     let root = || ROOT.to_owned();
     let changes = [
         AuthChange::RoleAdd { name: root() },
@@ -56,6 +63,12 @@ pub(crate) async fn initial_auth(node: &Node) -> Result<(), FoundingError> {
     wait(|| node.default_tenant.auth().is_enabled()).await?;
     tracing::info!("authentication is on; root is whoever holds a certificate for the user root");
     Ok(())
+}
+
+/// Whether nobody has ever touched the users and roles.
+fn is_untouched(node: &Node) -> bool {
+    let auth = node.default_tenant.auth();
+    !auth.is_enabled() && auth.revision() == 1 && auth.users().next().is_none()
 }
 
 /// Makes sure that other members, and this one after a restart, accept the tokens that this one signs.
@@ -82,7 +95,6 @@ pub(crate) async fn publish_token_key(node: &Node) -> Result<(), FoundingError> 
 /// Puts commands into the log together: all come into force or none.
 fn submit(node: &Node, commands: Vec<Command>) -> Result<(), Failure> {
     let mut submission = Submission::default();
-    let mailbox = node.mailboxes.of(0);
     for command in &commands {
         command.encode(
             node.default_tenant.id,
@@ -90,7 +102,9 @@ fn submit(node: &Node, commands: Vec<Command>) -> Result<(), Failure> {
             &mut submission.data,
         );
         // Nobody waits for the outcomes: the state tells.
-        submission.tickets.push(mailbox.expect(Instant::now()).0);
+        submission
+            .tickets
+            .push(node.mailbox.expect(Instant::now()).0);
     }
     node.group.submit(submission)
 }

@@ -52,6 +52,10 @@ pub(crate) struct Versions {
     pub(crate) cluster: Option<String>,
     /// That of the storage, once it is known.
     pub(crate) storage: Option<String>,
+    /// Our own.
+    pub(crate) holdfast: String,
+    /// The cluster's profile, `strict` or `etcd`.
+    pub(crate) profile: &'static str,
 }
 
 /// What `/debug/vars` tells of raft.
@@ -245,12 +249,14 @@ pub(crate) async fn respond(probe: &dyn Probe, parts: &Parts) -> Response<Bytes>
 }
 
 fn version(versions: &Versions) -> Response<Bytes> {
-    // Written by hand for etcd's order of the fields.
+    // Written by hand for etcd's order of the fields. Ours is behind them: whoever reads etcd's does not see it.
     let body = format!(
-        r#"{{"etcdserver":{},"etcdcluster":{},"storage":{}}}"#,
+        r#"{{"etcdserver":{},"etcdcluster":{},"storage":{},"holdfast":{{"version":{},"profile":{}}}}}"#,
         json!(versions.server),
         json!(versions.cluster.as_deref().unwrap_or("not_decided")),
         json!(versions.storage.as_deref().unwrap_or("unknown")),
+        json!(versions.holdfast),
+        json!(versions.profile),
     );
     with_type("application/json", body)
 }

@@ -2,6 +2,7 @@
 
 use crate::audit;
 use crate::boot;
+use crate::cluster::{self, Handler};
 use crate::founding;
 use crate::grpc::{MESSAGE_OVERHEAD_BYTES, encode_event};
 use crate::listen::{self, AcceptorOptions, PendingHandshakes};
@@ -9,16 +10,19 @@ use crate::logging;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::notify::Notifier;
+use crate::peer::PeerListener;
 use crate::probe::NodeProbe;
 use crate::quickstart::{self, QuickStart};
 use crate::router::Surfaces;
 use crate::serve::{self, Listener, Shared};
-use crate::tls::ListenerTls;
+use crate::tls::{self, ListenerTls};
 use crate::upkeep::Persister;
 use holdfast_certs::DevCa;
-use holdfast_config::{CertificateFiles, Config, ListenUrl, MetricsDetail};
+use holdfast_config::{CertificateFiles, Config, Feature, ListenUrl, MetricsDetail};
 use holdfast_tenant::watch::{Hub, HubLimits, Message};
+use std::future::Future;
 use std::io::Write;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -152,15 +156,17 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
     for (url, _) in &urls {
         bounds.push(listen::bind(url, &config)?);
     }
-    let booted = boot::boot(config.clone(), metrics.clone(), workers)?;
+    let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
+    let booted = boot::boot(config.clone(), metrics.clone(), workers, failed.clone())?;
     let node = booted.node;
+    let peer_listeners = peer_listeners(&node)?;
     let tls = ListenerTls::load(&config, node.identity.profile)?;
     let mut listeners = Vec::new();
     for (url, surfaces) in &urls {
         let tls = match (url.is_tls(), &tls) {
             (false, _) => None,
             (true, Some(tls)) => Some(tls.clone()),
-            (true, None) => return Err(crate::tls::TlsSetupError::MissingCertificate.into()),
+            (true, None) => return Err(tls::TlsSetupError::MissingCertificate.into()),
         };
         listeners.push(Listener {
             tls,
@@ -171,7 +177,6 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
         metrics.certificate_expires(tls.tls.report().not_after);
     }
 
-    let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
     let persister = Arc::new(Persister::new());
     let mut cores = Vec::new();
     {
@@ -214,11 +219,18 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
     let result = runtime.block_on(async {
         // Before anybody is told that the node serves: a signal at that moment must find its handler.
         let mut signals = Signals::new()?;
+        let limit = serve::request_limit(&config);
+        tokio::spawn(node.mailbox.clone().serve(limit));
+        for task in tasks(&node) {
+            tokio::spawn(task);
+        }
+        let net = &node.cluster.net;
+        net.run(peer_listeners, Arc::new(Handler::new(node.clone())))?;
         let begin = async {
-            lead(&node, &mut failures).await?;
-            founding::initial_auth(&node).await?;
-            founding::publish_token_key(&node).await?;
-            Ok::<(), AnyError>(())
+            tokio::select! {
+                ready = get_ready(&node) => ready,
+                failure = failures.recv() => Err(failure.unwrap_or_default().into()),
+            }
         };
         tokio::select! {
             begun = begin => begun?,
@@ -275,6 +287,9 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
         };
         let result = watched.until_the_end(signals, &mut failures).await;
         notifier.stopping();
+        if result.is_ok() {
+            node.hand_over(HAND_OVER_MAX).await;
+        }
         acceptor.stop();
         node.shutdown.send_replace(true);
         for thread in worker_threads {
@@ -285,6 +300,7 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
     });
     runtime.shutdown_background();
 
+    node.cluster.net.stop();
     node.group.stop();
     node.compaction.stop();
     node.tenants.inbox().push(Message::Stop);
@@ -316,21 +332,54 @@ fn join(core: Core, outcome: &mut Result<(), AnyError>) {
     }
 }
 
-/// Waits until the node leads and has applied everything that was committed: only then may anybody read.
-async fn lead(
-    node: &Node,
-    failures: &mut tokio::sync::mpsc::UnboundedReceiver<String>,
-) -> Result<(), AnyError> {
-    let mut interval = tokio::time::interval(Duration::from_millis(1));
-    loop {
-        tokio::select! {
-            _ = interval.tick() => if node.status.leads_alone() {
-                return Ok(());
-            },
-            failure = failures.recv() => return Err(failure.unwrap_or_default().into()),
+/// Binds what other members dial.
+fn peer_listeners(node: &Node) -> Result<Vec<PeerListener>, AnyError> {
+    let mut listeners = Vec::new();
+    for url in &node.settings().listen_peer_urls {
+        for socket in listen::bind(url, &node.config)?.into_tcp() {
+            listeners.push(PeerListener {
+                socket,
+                tls: url.is_tls(),
+            });
         }
+        tracing::info!(address = %url, "listening for other members");
     }
+    Ok(listeners)
 }
+
+/// What a node does on the main thread, all its life.
+fn tasks(node: &Arc<Node>) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
+    let (members, leader, corruption) = (node.clone(), node.clone(), node.clone());
+    vec![
+        Box::pin(async move { members.follow_members().await }),
+        Box::pin(async move { cluster::watch_leader(&leader).await }),
+        Box::pin(async move { cluster::watch_for_corruption(&corruption).await }),
+    ]
+}
+
+/// Waits until this member is one of a cluster that works, and has applied everything that was committed when it asked: only then may
+/// anybody read.
+async fn get_ready(node: &Node) -> Result<(), AnyError> {
+    node.take_members(&node.tenants.members());
+    cluster::publish(node).await?;
+    while node.linearizable().await.is_err() {
+        // It has waited for a leader for as long as a request may.
+        tracing::warn!("waiting for a leader");
+    }
+    if node
+        .config
+        .feature_gates
+        .enabled(Feature::InitialCorruptCheck)
+    {
+        node.check_own_data().await?;
+    }
+    founding::initial_auth(node).await?;
+    founding::publish_token_key(node).await?;
+    Ok(())
+}
+
+/// How long a stop waits for another member to lead.
+const HAND_OVER_MAX: Duration = Duration::from_millis(500);
 
 /// How often TLS files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
@@ -424,6 +473,9 @@ impl Watched<'_> {
     fn reload(&self) {
         if let Some(tls) = self.tls {
             tls.poll(&self.node.metrics);
+        }
+        if let Some(tls) = &self.node.cluster.tls {
+            tls::poll_peers(tls, &self.node.metrics);
         }
     }
 

@@ -3,7 +3,7 @@
 //! One mailbox per worker. Another thread leaves everything that it has and wakes the worker once (DESIGN §11.2); the worker's
 //! postman task then wakes the tasks concerned on their own thread, so that their answers leave in few writes.
 
-use holdfast_consensus::{Completions, Failure, Ticket};
+use holdfast_consensus::{Completions, Done, Failure, Ticket};
 use holdfast_tenant::Outcome;
 use parking_lot::Mutex;
 use std::future::Future;
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// What a command came to: its outcome, or why it has none.
-pub(crate) type Completion = Result<Outcome, Failure>;
+/// What a command or read came to, or why to nothing.
+pub(crate) type Completion = Result<Done<Outcome>, Failure>;
 
 enum State {
     Free,

@@ -6,6 +6,7 @@
 mod audit;
 mod body;
 mod boot;
+mod cluster;
 mod compaction;
 mod founding;
 mod framing;
@@ -23,6 +24,7 @@ mod metered;
 mod metrics;
 mod node;
 mod notify;
+mod peer;
 mod probe;
 mod quickstart;
 mod router;

@@ -1,20 +1,24 @@
 //! The node: everything that handlers share.
 
+use crate::cluster::Cluster;
 use crate::compaction::Compaction;
 use crate::held::Budget;
 use crate::login::Logins;
-use crate::mailbox::{Completion, Mailbox, Mailboxes};
+use crate::mailbox::{Completion, Expected, Mailbox, Mailboxes};
 use crate::metrics::Metrics;
 use crate::tokens::Tokens;
 use bytes::Bytes;
 use holdfast_audit::{Auditor, NodeKey, Writer};
 use holdfast_auth::{Authorized, Caller};
 use holdfast_config::{Config, Profile, ProfileSettings};
-use holdfast_consensus::{Failure, Group, StateMachine, Status, Submission};
+use holdfast_consensus::{Done, Failure, Group, Members, StateMachine, Status, Submission, Ticket};
 use holdfast_storage::LogPosition;
+use holdfast_storage::backend::StoreView;
 use holdfast_storage::disk::RealDisk;
 use holdfast_storage::lease::Millis;
-use holdfast_tenant::{Command, Machine, Outcome, Refusal, Tenant, Tenants};
+use holdfast_tenant::{
+    Answer, Command, IncomingState, Machine, Membership, Outcome, Refusal, Tenant, Tenants,
+};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -53,8 +57,34 @@ pub(crate) struct Applier {
     pub(crate) metrics: Arc<Metrics>,
     /// An entry that takes longer is logged.
     pub(crate) slow_apply: Duration,
+    /// What a new leader adds to the time of leases: the old one may have renewed some until it noticed.
+    pub(crate) lease_extension: Millis,
     /// Told when users and roles have changed, or the switch.
     pub(crate) auth_changes: tokio::sync::watch::Sender<AuthVersion>,
+    /// Told when the members have changed.
+    pub(crate) member_changes: tokio::sync::watch::Sender<Arc<Membership>>,
+    /// Told when a compaction was applied.
+    pub(crate) compaction: Arc<Compaction>,
+    pub(crate) compacted: i64,
+}
+
+impl Applier {
+    /// Tells whoever waits what has changed.
+    fn tell(&mut self) {
+        let version = auth_version(&self.tenant);
+        self.auth_changes
+            .send_if_modified(|known| std::mem::replace(known, version) != version);
+        let members = self.machine.tenants().members();
+        self.member_changes.send_if_modified(|known| {
+            let is_new = !Arc::ptr_eq(known, &members);
+            *known = members;
+            is_new
+        });
+        let compacted = self.tenant.compacted();
+        if std::mem::replace(&mut self.compacted, compacted) != compacted {
+            self.compaction.requested();
+        }
+    }
 }
 
 /// Which state of users and roles is in force: whether they are, and the auth revision.
@@ -68,6 +98,8 @@ pub(crate) fn auth_version(tenant: &Tenant) -> AuthVersion {
 
 impl StateMachine for Applier {
     type Outcome = Outcome;
+    type View = StoreView;
+    type Incoming = IncomingState;
 
     fn apply(
         &mut self,
@@ -82,9 +114,7 @@ impl StateMachine for Applier {
             .map_err(|error| error.to_string());
         let took = begun.elapsed();
         self.metrics.applied(took, outcomes);
-        let version = auth_version(&self.tenant);
-        self.auth_changes
-            .send_if_modified(|known| std::mem::replace(known, version) != version);
+        self.tell();
         if took > self.slow_apply {
             self.metrics.slow_apply();
             tracing::warn!(
@@ -97,8 +127,52 @@ impl StateMachine for Applier {
         result
     }
 
+    fn members(&self) -> Members {
+        let members = self.machine.tenants().members();
+        Members {
+            voters: members.voters(),
+            learners: members.learners(),
+        }
+    }
+
+    fn view(&mut self) -> Result<StoreView, String> {
+        Ok(self.machine.tenants().store().view())
+    }
+
+    fn install(&mut self, position: LogPosition, incoming: IncomingState) -> Result<(), String> {
+        if incoming.position() != position {
+            return Err("the snapshot is of another entry than its message".to_owned());
+        }
+        let begun = Instant::now();
+        self.metrics.installing(true);
+        let installed = self.machine.install_state(incoming);
+        self.metrics.installing(false);
+        installed.map_err(|error| error.to_string())?;
+        self.tell();
+        // What the sender had compacted and not yet removed came with it, at the same mark or not.
+        self.compaction.requested();
+        tracing::info!(
+            index = position.index,
+            took_ms = begun.elapsed().as_millis() as u64,
+            "installed a snapshot"
+        );
+        Ok(())
+    }
+
+    fn recorded(&mut self) -> Result<(), String> {
+        let store = self.machine.tenants().store();
+        store
+            .installed_recorded()
+            .map_err(|error| error.to_string())
+    }
+
     fn lead(&mut self) {
-        self.machine.promote_leases(self.clock.now(), Millis(0));
+        self.machine
+            .promote_leases(self.clock.now(), self.lease_extension);
+    }
+
+    fn follow(&mut self) {
+        self.machine.demote_leases();
     }
 }
 
@@ -110,6 +184,8 @@ pub(crate) type NodeGroup = Group<Applier, RealDisk>;
 pub(crate) struct Identity {
     pub(crate) cluster: u64,
     pub(crate) member: u64,
+    /// This data directory's.
+    pub(crate) instance: u64,
     /// Fixed when the cluster was founded.
     pub(crate) profile: Profile,
 }
@@ -125,7 +201,11 @@ pub(crate) struct Node {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) mailboxes: Arc<Mailboxes>,
-    pub(crate) compaction: Compaction,
+    /// For what belongs to no worker; served by the main thread.
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) compaction: Arc<Compaction>,
+    /// The other members.
+    pub(crate) cluster: Cluster,
     /// Tells streams that users and roles have changed.
     pub(crate) auth_changes: tokio::sync::watch::Receiver<AuthVersion>,
     pub(crate) tokens: Tokens,
@@ -178,13 +258,73 @@ impl Node {
         self.config.for_profile(self.identity.profile)
     }
 
-    /// Whether reads of the applied state are linearizable now.
-    pub(crate) fn can_read(&self) -> Result<(), Failure> {
+    /// Waits until the applied state may be read as the present one; for what does not belong to a worker.
+    pub(crate) async fn linearizable(&self) -> Result<(), ProposeError> {
         if self.status.leads_alone() {
-            Ok(())
-        } else {
-            Err(Failure::NoLeader)
+            return Ok(());
         }
+        let begun = Instant::now();
+        let (ticket, expected) = self.mailbox.expect(begun);
+        let result = match self.group.read(&[ticket]) {
+            Ok(()) => readable(expected.await),
+            Err(failure) => Err(ProposeError::Failure(failure)),
+        };
+        self.metrics.read_index(begun.elapsed(), &result);
+        result
+    }
+
+    /// Puts a command of the server's own through the log; for what does not belong to a worker.
+    pub(crate) async fn propose(&self, command: &Command) -> Result<Answer, ProposeError> {
+        let (submission, expected) = self.internal(command);
+        let result = match self.group.submit(submission) {
+            Ok(()) => applied(expected.await),
+            Err(failure) => Err(ProposeError::Failure(failure)),
+        };
+        self.metrics.proposed(&result);
+        result
+    }
+
+    /// As [`Node::propose`], but only while this member leads in `term`: what was decided by what only that leader knows must not go
+    /// through the next one.
+    pub(crate) async fn propose_in_term(
+        &self,
+        term: u64,
+        command: &Command,
+    ) -> Result<Answer, ProposeError> {
+        let (submission, expected) = self.internal(command);
+        self.group
+            .submit_in_term(term, submission)
+            .map_err(ProposeError::Failure)?;
+        applied(expected.await)
+    }
+
+    fn internal(&self, command: &Command) -> (Submission, Expected) {
+        let mut submission = Submission::default();
+        let tenant = self.default_tenant.id;
+        command.encode(tenant, &Caller::Server, &mut submission.data);
+        let (ticket, expected) = self.mailbox.expect(Instant::now());
+        submission.tickets.push(ticket);
+        (submission, expected)
+    }
+}
+
+/// What a command came to.
+pub(crate) fn applied(completion: Option<Completion>) -> Result<Answer, ProposeError> {
+    match completion {
+        Some(Ok(Done::Applied(Ok(answer)))) => Ok(answer),
+        Some(Ok(Done::Applied(Err(refusal)))) => Err(ProposeError::Refused(refusal)),
+        Some(Err(failure)) => Err(ProposeError::Failure(failure)),
+        // A command's slot is never told that something may be read.
+        Some(Ok(Done::Readable)) | None => Err(ProposeError::TimedOut),
+    }
+}
+
+fn readable(completion: Option<Completion>) -> Result<(), ProposeError> {
+    match completion {
+        Some(Ok(Done::Readable)) => Ok(()),
+        Some(Err(failure)) => Err(ProposeError::Failure(failure)),
+        // A read's slot is never told a command's outcome.
+        Some(Ok(Done::Applied(_))) | None => Err(ProposeError::TimedOut),
     }
 }
 
@@ -205,6 +345,7 @@ pub(crate) struct Worker {
     /// Where the worker's calls leave their audit records.
     pub(crate) audit: Writer,
     gathered: Mutex<Submission>,
+    gathered_reads: Mutex<Vec<Ticket>>,
     flush: Notify,
 }
 
@@ -234,6 +375,7 @@ impl Worker {
             audit: node.auditor.writer(),
             node,
             gathered: Mutex::default(),
+            gathered_reads: Mutex::default(),
             flush: Notify::new(),
         }
     }
@@ -243,7 +385,7 @@ impl Worker {
         &self,
         tenant: &Tenant,
         command: Authorized<Command>,
-    ) -> Result<holdfast_tenant::Answer, ProposeError> {
+    ) -> Result<Answer, ProposeError> {
         self.submit(tenant, command.caller(), command.request())
             .await
     }
@@ -253,7 +395,7 @@ impl Worker {
         &self,
         tenant: &Tenant,
         command: &Command,
-    ) -> Result<holdfast_tenant::Answer, ProposeError> {
+    ) -> Result<Answer, ProposeError> {
         self.submit(tenant, &Caller::Server, command).await
     }
 
@@ -262,7 +404,7 @@ impl Worker {
         tenant: &Tenant,
         caller: &Caller,
         command: &Command,
-    ) -> Result<holdfast_tenant::Answer, ProposeError> {
+    ) -> Result<Answer, ProposeError> {
         let expected = {
             let mut gathered = self.gathered.lock();
             let before = gathered.data.len();
@@ -279,25 +421,39 @@ impl Worker {
             expected
         };
         self.flush.notify_one();
-        let completion: Option<Completion> = expected.await;
-        match completion {
-            Some(Ok(Ok(answer))) => Ok(answer),
-            Some(Ok(Err(refusal))) => Err(ProposeError::Refused(refusal)),
-            Some(Err(failure)) => {
-                self.node.metrics.proposal_failed();
-                Err(ProposeError::Failure(failure))
-            }
-            None => {
-                self.node.metrics.proposal_failed();
-                Err(ProposeError::TimedOut)
-            }
+        let result = applied(expected.await);
+        self.node.metrics.proposed(&result);
+        result
+    }
+
+    /// Waits until the applied state may be read as the present one: at once on a member that leads alone. One round of ReadIndex serves all
+    /// reads that wait.
+    pub(crate) async fn linearizable(&self) -> Result<(), ProposeError> {
+        if self.node.status.leads_alone() {
+            return Ok(());
         }
+        let begun = Instant::now();
+        let (ticket, expected) = self.mailbox.expect(begun);
+        self.gathered_reads.lock().push(ticket);
+        self.flush.notify_one();
+        let result = readable(expected.await);
+        self.node.metrics.read_index(begun.elapsed(), &result);
+        result
     }
 
     /// Hands gathered commands to the group, as many at a time as the handlers of one round of the runtime left. Never ends.
     pub(crate) async fn flush_commands(self: Arc<Self>) {
         loop {
             self.flush.notified().await;
+            let reads = std::mem::take(&mut *self.gathered_reads.lock());
+            if !reads.is_empty()
+                && let Err(failure) = self.node.group.read(&reads)
+            {
+                self.complete(reads, failure);
+            }
+            if self.gathered.lock().tickets.is_empty() {
+                continue;
+            }
             let store = self.node.tenants.store();
             while store.staged_bytes() > STAGED_BYTES_MAX
                 && !self.node.store_full.load(Ordering::Relaxed)
@@ -314,9 +470,6 @@ impl Worker {
                 };
                 std::mem::replace(&mut *gathered, next)
             };
-            if submission.tickets.is_empty() {
-                continue;
-            }
             let tickets = submission.tickets.clone();
             let submitted = if store.staged_bytes() > STAGED_BYTES_MAX {
                 Err(Failure::DiskFull)
@@ -324,13 +477,17 @@ impl Worker {
                 self.node.group.submit(submission)
             };
             if let Err(failure) = submitted {
-                use holdfast_consensus::Completions;
-                let mut done: Vec<_> = tickets
-                    .into_iter()
-                    .map(|ticket| (ticket, Err(failure)))
-                    .collect();
-                self.node.mailboxes.complete(&mut done);
+                self.complete(tickets, failure);
             }
         }
+    }
+
+    fn complete(&self, tickets: Vec<Ticket>, failure: Failure) {
+        use holdfast_consensus::Completions;
+        let mut done: Vec<_> = tickets
+            .into_iter()
+            .map(|ticket| (ticket, Err(failure)))
+            .collect();
+        self.node.mailboxes.complete(&mut done);
     }
 }

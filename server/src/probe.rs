@@ -1,11 +1,13 @@
 //! What the HTTP pages ask the node.
 
+use crate::grpc::unanswered;
 use crate::http::{Probe, RaftState, Versions};
 use crate::metrics::{Gauges, Metrics, SecurityGauges};
 use crate::node::Node;
 use crate::version;
 use futures::future::BoxFuture;
 use holdfast_auth::KeyRange;
+use holdfast_config::Profile;
 use holdfast_tenant::AlarmKind;
 use holdfast_tenant::request::{Order, Range, RevisionFilter};
 use std::sync::Arc;
@@ -38,6 +40,11 @@ impl NodeProbe {
     }
 }
 
+/// The lowest version of the members, major and minor. `None` before any has told its own.
+pub(crate) fn cluster_version(node: &Node) -> Option<(u64, u64)> {
+    version::minor(&node.tenants.members().version()?.text)
+}
+
 impl Probe for NodeProbe {
     fn alarms(&self) -> Vec<AlarmKind> {
         let alarms = self.node.default_tenant.alarms();
@@ -49,16 +56,16 @@ impl Probe for NodeProbe {
     }
 
     fn is_learner(&self) -> bool {
-        false
+        self.node.is_learner()
     }
 
     fn linearizable_read(&self) -> BoxFuture<'_, Result<(), String>> {
-        let result = self
-            .node
-            .can_read()
-            .map_err(|failure| failure.to_string())
-            .and_then(|()| self.read());
-        Box::pin(std::future::ready(result))
+        Box::pin(async {
+            match self.node.linearizable().await {
+                Ok(()) => self.read(),
+                Err(error) => Err(unanswered(&self.node, error).message().to_owned()),
+            }
+        })
     }
 
     fn serializable_read(&self) -> Result<(), String> {
@@ -68,8 +75,13 @@ impl Probe for NodeProbe {
     fn versions(&self) -> Versions {
         Versions {
             server: version::COMPATIBLE.to_owned(),
-            cluster: Some(version::CLUSTER.to_owned()),
+            cluster: cluster_version(&self.node).map(version::of_cluster),
             storage: Some(version::STORAGE.to_owned()),
+            holdfast: version::HOLDFAST.to_owned(),
+            profile: match self.node.identity.profile {
+                Profile::Strict => "strict",
+                Profile::Etcd => "etcd",
+            },
         }
     }
 
@@ -79,11 +91,12 @@ impl Probe for NodeProbe {
         let watches = node.tenants.inbox().load();
         self.node.metrics.render(&Gauges {
             server_version: version::COMPATIBLE.to_owned(),
-            cluster_version: Some("3.7".to_owned()),
+            cluster_version: cluster_version(&self.node)
+                .map(|(major, minor)| format!("{major}.{minor}")),
             member_id: node.identity.member,
             has_leader: node.status.leader() != 0,
             is_leader: node.status.leader() == node.identity.member,
-            is_learner: false,
+            is_learner: node.is_learner(),
             leader_changes: node.status.leader_changes(),
             proposals_committed: node.status.committed(),
             proposals_applied: node.status.applied(),
@@ -111,6 +124,9 @@ impl Probe for NodeProbe {
                 .collect(),
             defragmenting: false,
             staged_bytes: node.tenants.store().staged_bytes() as u64,
+            messages_refused: node.status.refused_messages(),
+            read_rounds: node.status.read_rounds(),
+            snapshots_installed: node.status.installed(),
             security: SecurityGauges {
                 auth_revision: tenant.auth().revision(),
                 auth_enabled: tenant.auth().is_enabled(),

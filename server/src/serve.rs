@@ -12,7 +12,7 @@ use crate::router::{Router, Surfaces};
 use crate::tls::ListenerTls;
 use crate::upkeep;
 use holdfast_certs::PeerIdentity;
-use holdfast_config::Profile;
+use holdfast_config::{Config, Profile};
 use holdfast_transport::Coalesce;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -42,8 +42,8 @@ pub(crate) type Dealer = mpsc::UnboundedSender<Incoming>;
 
 /// How long a command may take before its client is told that it timed out: five seconds and two election time-outs
 /// (behaviour §3.9).
-fn request_timeout(node: &Node) -> Duration {
-    Duration::from_secs(5) + 2 * node.config.election_timeout
+pub(crate) fn request_limit(config: &Config) -> Duration {
+    Duration::from_secs(5) + 2 * config.election_timeout
 }
 
 /// Time that connections get to finish when the node stops (behaviour §6.1: a stop ends within 1.5 s).
@@ -74,7 +74,7 @@ pub(crate) fn spawn_worker(
 async fn work(index: usize, shared: Arc<Shared>, mut incoming: mpsc::UnboundedReceiver<Incoming>) {
     let node = &shared.node;
     let worker = Arc::new(Worker::new(node.clone(), index));
-    tokio::spawn(worker.mailbox.clone().serve(request_timeout(node)));
+    tokio::spawn(worker.mailbox.clone().serve(request_limit(&node.config)));
     tokio::spawn(worker.clone().flush_commands());
     if index == 0 {
         tokio::spawn(upkeep::leases(worker.clone()));

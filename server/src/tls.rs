@@ -2,8 +2,8 @@
 
 use crate::metrics::Metrics;
 use holdfast_certs::{
-    ClientAuth, CrlExpiry, CrlUnknown, EkuPolicy, IssueError, Polled, ServerTls, ServerTlsSettings,
-    TlsError, TlsVersion,
+    ClientAuth, CrlExpiry, CrlUnknown, EkuPolicy, IssueError, PeerPolicy, PeerTls, PeerTlsSettings,
+    Polled, ServerTls, ServerTlsSettings, TlsError, TlsVersion,
 };
 use holdfast_config::{CertificateFiles, Config, Host, Profile, TransportSecurity};
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ pub(crate) enum TlsSetupError {
         "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
     )]
     MissingCertificate,
+    #[error("profile strict needs --peer-trusted-ca-file beside the peer certificate")]
+    MissingPeerCa,
 }
 
 /// A listener's TLS, shared by its connections.
@@ -103,6 +105,89 @@ impl ListenerTls {
     }
 }
 
+/// TLS between members; `None` when nothing for it is configured. `profile` is the cluster's.
+pub(crate) fn peer_tls(
+    config: &Config,
+    profile: Profile,
+) -> Result<Option<Arc<PeerTls>>, TlsSetupError> {
+    let security = &config.peer_tls;
+    let files = match (&security.certificate, security.auto_tls) {
+        (Some(files), _) => files.clone(),
+        (None, true) => {
+            let hosts = config.for_profile(profile).listen_peer_urls.iter();
+            let hosts: Vec<String> = hosts.filter_map(host).collect();
+            self_signed(config, security, &hosts, "peer")?
+        }
+        (None, false) => return Ok(None),
+    };
+    let mut settings = match (&security.trusted_ca_file, profile) {
+        (Some(ca), Profile::Strict) => PeerTlsSettings::named(
+            files.cert_file,
+            files.key_file,
+            ca.clone(),
+            config.name.clone(),
+        ),
+        (Some(ca), Profile::Etcd) => {
+            PeerTlsSettings::any_of_ca(files.cert_file, files.key_file, ca.clone())
+        }
+        (None, Profile::Strict) => return Err(TlsSetupError::MissingPeerCa),
+        (None, Profile::Etcd) => {
+            tracing::warn!(
+                "members are not verified: there is no --peer-trusted-ca-file, so whoever reaches the peer port may speak as one"
+            );
+            PeerTlsSettings::unverified(files.cert_file, files.key_file)
+        }
+    };
+    if let PeerPolicy::AnyOfCa {
+        allowed_common_names,
+        allowed_hostnames,
+        skip_address_check,
+    } = &mut settings.policy
+    {
+        allowed_common_names.clone_from(&security.allowed_cn);
+        allowed_hostnames.clone_from(&security.allowed_hostname);
+        *skip_address_check = security.skip_client_san_verification;
+    }
+    if let Some(outgoing) = &security.outgoing_certificate {
+        settings.client_cert_file = Some(outgoing.cert_file.clone());
+        settings.client_key_file = Some(outgoing.key_file.clone());
+    }
+    settings.crl_file.clone_from(&security.crl_file);
+    settings.min_version = version(security.min_version);
+    settings.max_version = version(security.max_version);
+    settings.cipher_suites = security
+        .cipher_suites
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let tls = PeerTls::load(settings)?;
+    for warning in &tls.listener().report().warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(Some(Arc::new(tls)))
+}
+
+/// Looks whether the files of the members' TLS have changed and takes the new ones; a bad one changes nothing.
+pub(crate) fn poll_peers(tls: &PeerTls, metrics: &Metrics) {
+    match tls.listener().watch_poll() {
+        Polled::Unchanged => {}
+        Polled::Reloaded(report) => {
+            for warning in &report.warnings {
+                tracing::warn!("{warning}");
+            }
+            tracing::info!(
+                generation = report.generation,
+                "reloaded TLS files for other members"
+            );
+            metrics.certificates_reloaded(true);
+        }
+        Polled::Failed(error) => {
+            tracing::error!(%error, "cannot reload TLS files for other members; the ones in use stay");
+            metrics.certificates_reloaded(false);
+        }
+    }
+}
+
 fn version(version: holdfast_config::TlsVersion) -> TlsVersion {
     match version {
         holdfast_config::TlsVersion::Tls12 => TlsVersion::Tls12,
@@ -126,15 +211,25 @@ fn certificate(
         .chain(&config.listen_metrics_urls)
         .filter_map(host)
         .collect();
-    let dir: PathBuf = config.data_dir.join("fixtures").join("client");
-    let made = holdfast_certs::self_signed(&hosts, security.self_signed_cert_validity_years, &dir)?;
+    self_signed(config, security, &hosts, "client").map(Some)
+}
+
+/// Finds or makes a self-signed certificate.
+fn self_signed(
+    config: &Config,
+    security: &TransportSecurity,
+    hosts: &[String],
+    what: &str,
+) -> Result<CertificateFiles, TlsSetupError> {
+    let dir: PathBuf = config.data_dir.join("fixtures").join(what);
+    let made = holdfast_certs::self_signed(hosts, security.self_signed_cert_validity_years, &dir)?;
     for warning in &made.warnings {
         tracing::warn!("{warning}");
     }
-    Ok(Some(CertificateFiles {
+    Ok(CertificateFiles {
         cert_file: made.cert_file,
         key_file: made.key_file,
-    }))
+    })
 }
 
 fn host(url: &holdfast_config::ListenUrl) -> Option<String> {

@@ -3,6 +3,7 @@
 use crate::compaction::AutoCompaction;
 use crate::node::{Node, ProposeError, Worker};
 use futures::stream::{FuturesUnordered, StreamExt};
+use holdfast_consensus::Failure;
 use holdfast_storage::backend::PersistError;
 use holdfast_storage::log::LogError;
 use holdfast_tenant::{Command, Refusal};
@@ -25,7 +26,9 @@ pub(crate) async fn leases(worker: Arc<Worker>) {
     loop {
         interval.tick().await;
         let node = &worker.node;
-        if !node.status.leads_alone() {
+        // Read before the leases are: whoever leads later counts their time anew.
+        let term = node.status.term();
+        if !node.status.leads() {
             continue;
         }
         for tenant in node.tenants.all() {
@@ -34,10 +37,10 @@ pub(crate) async fn leases(worker: Arc<Worker>) {
             let mut revocations: FuturesUnordered<_> = expired
                 .into_iter()
                 .map(|id| {
-                    let (worker, tenant) = (worker.clone(), tenant.clone());
+                    let node = node.clone();
                     async move {
                         let command = Command::LeaseRevoke { id };
-                        (id, worker.propose_internal(&tenant, &command).await)
+                        (id, node.propose_in_term(term, &command).await)
                     }
                 })
                 .collect();
@@ -46,6 +49,8 @@ pub(crate) async fn leases(worker: Arc<Worker>) {
                     Ok(_) => node.metrics.lease_expired(),
                     // Revoked by a client in the meantime.
                     Err(ProposeError::Refused(Refusal::LeaseNotFound)) => {}
+                    // The next leader ends it.
+                    Err(ProposeError::Failure(Failure::NotLeader | Failure::LeaderChanged)) => {}
                     Err(error) => {
                         tracing::warn!(lease = id, ?error, "cannot revoke an expired lease");
                     }
@@ -54,7 +59,7 @@ pub(crate) async fn leases(worker: Arc<Worker>) {
             let due = tenant.due_lease_checkpoints(now, CHECKPOINTS_PER_LOOK);
             if !due.is_empty() {
                 let command = Command::LeaseCheckpoint(due);
-                if let Err(error) = worker.propose_internal(&tenant, &command).await {
+                if let Err(error) = node.propose_in_term(term, &command).await {
                     tracing::warn!(?error, "cannot record the remaining time of leases");
                 }
             }
@@ -73,9 +78,13 @@ pub(crate) async fn auto_compaction(worker: Arc<Worker>) {
     loop {
         interval.tick().await;
         let tenant = &node.default_tenant;
+        // Followers count, too, so that one which comes to lead knows the past.
         let Some(revision) = auto.due(Instant::now(), tenant.revision()) else {
             continue;
         };
+        if !node.status.leads() {
+            continue;
+        }
         let command = Command::Compact { revision };
         match worker.propose_internal(tenant, &command).await {
             Ok(_) => {

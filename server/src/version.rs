@@ -4,8 +4,6 @@
 pub(crate) const HOLDFAST: &str = env!("CARGO_PKG_VERSION");
 /// The etcd release whose behaviour we follow.
 pub(crate) const COMPATIBLE: &str = "3.7.1";
-/// The cluster version that goes with it.
-pub(crate) const CLUSTER: &str = "3.7.0";
 /// The storage version that goes with it.
 pub(crate) const STORAGE: &str = "3.7.0";
 
@@ -29,9 +27,13 @@ pub(crate) fn minor(text: &str) -> Option<(u64, u64)> {
     parts.next().is_none().then_some((major, minor))
 }
 
-/// The release below the cluster's, the only one that a downgrade may aim at.
-pub(crate) fn below_cluster() -> Option<(u64, u64)> {
-    let (major, minor) = minor(CLUSTER)?;
+/// The cluster version that goes with a release, `major.minor`; clients are shown `.0` behind it.
+pub(crate) fn of_cluster((major, minor): (u64, u64)) -> String {
+    format!("{major}.{minor}.0")
+}
+
+/// The release below a cluster's, the only one that a downgrade may aim at.
+pub(crate) fn below((major, minor): (u64, u64)) -> Option<(u64, u64)> {
     Some((major, minor.checked_sub(1)?))
 }
 
@@ -46,6 +48,8 @@ mod tests {
         for bad in ["", "three", "3", "3.", "3.6.x", "3.6.0.1", "v3.6"] {
             assert_eq!(minor(bad), None, "{bad}");
         }
-        assert_eq!(below_cluster(), Some((3, 6)));
+        assert_eq!(below((3, 7)), Some((3, 6)));
+        assert_eq!(below((4, 0)), None);
+        assert_eq!(of_cluster((3, 7)), "3.7.0");
     }
 }

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod lease;
 pub mod log;
 pub mod mvcc;
+pub mod planted;
 pub mod snapshot;
 mod types;
 

@@ -1,7 +1,9 @@
 //! What requests are answered with, in domain terms.
 
+use crate::membership::Membership;
 use holdfast_auth::{AuthError, Denied};
 use holdfast_storage::Row;
+use std::sync::Arc;
 
 /// The answer to a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,6 +115,8 @@ pub enum Answer {
         /// The store's current revision.
         revision: i64,
     },
+    /// To a change of the membership: the membership after it.
+    Members(Arc<Membership>),
 }
 
 /// Why a request was refused. The texts are etcd's; its clients match them.
@@ -172,6 +176,39 @@ pub enum Refusal {
     /// As many token keys are in use as are remembered.
     #[error("etcdserver: too many requests")]
     TooManyTokenKeys,
+    /// The id is a member's.
+    #[error("etcdserver: member ID already exist")]
+    MemberExists,
+    /// Another member has one of the peer URLs.
+    #[error("etcdserver: Peer URLs already exists")]
+    PeerUrlExists,
+    /// No member has the id, or one had it that was removed.
+    #[error("etcdserver: member not found")]
+    MemberNotFound,
+    /// No peer URLs were given, too many, or impossible ones.
+    #[error("etcdserver: given member URLs are invalid")]
+    MemberUrlsInvalid,
+    /// Who is to be promoted votes already.
+    #[error("etcdserver: can only promote a learner member")]
+    NotLearner,
+    /// Who is to be promoted lacks too much of the log. Only the leader can tell; applying never refuses for it.
+    #[error("etcdserver: can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    /// As many learners as there may be.
+    #[error("etcdserver: too many learner members in cluster")]
+    TooManyLearners,
+    /// The last voter is not removed; with strict checks, nor is one without whom no majority has started.
+    #[error("etcdserver: re-configuration failed due to not enough started members")]
+    NotEnoughStarted,
+    /// Members are not connected, of whom a change would need more. Only the leader can tell; applying never refuses for it.
+    #[error("etcdserver: unhealthy cluster")]
+    UnhealthyCluster,
+    /// As many members as there may be, or as many ids as are remembered.
+    #[error("etcdserver: too many requests")]
+    TooManyMembers,
+    /// The member runs on another data directory than the one that it first published.
+    #[error("etcdserver: the member lost its data directory; remove it and add it again")]
+    MemberInstance,
     /// The caller may not do this.
     #[error(transparent)]
     Denied(#[from] Denied),

@@ -49,6 +49,8 @@ impl Tenants {
             let rows = self
                 .store()
                 .scan(tenant.id, Revision::first(0), until.max(0));
+            // It may be the scan of a received store whose index is not in place yet.
+            drop(self.applying.read());
             // The scan is of one moment; no compaction may lie between that moment and the snapshot.
             if tenant.compacted() == snapshot.compacted() {
                 break (snapshot, until, rows);

@@ -1,19 +1,21 @@
 //! The tenants' state, as readers and the hub see it while the state machine changes it.
 
 use crate::answer::{Alarm, AlarmKind, RangeAnswer, Refusal, TxnAnswer};
+use crate::committed::CommittedRows;
 use crate::lease_rules::LeaseLife;
 use crate::machine::MachineOptions;
-use crate::read::{self, Rows};
+use crate::membership::Membership;
+use crate::read;
 use crate::request::{Op, Order, Put, Range, Txn};
 use crate::token_key::TokenKeyRecord;
 use crate::txn;
-use crate::watch::{History, Inbox, may_watch};
+use crate::watch::Inbox;
 use bytes::Bytes;
-use holdfast_auth::{AuthState, Caller, Denied, KeyRange};
+use holdfast_auth::{AuthState, KeyRange};
 use holdfast_storage::backend::Store;
-use holdfast_storage::lease::{LeaseTable, Millis};
+use holdfast_storage::lease::{LeaseTable, Millis, NotPrimary};
 use holdfast_storage::mvcc::{Mvcc, Snapshot};
-use holdfast_storage::{Revision, Row, TenantId, crc32c};
+use holdfast_storage::{Revision, TenantId, crc32c};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -43,29 +45,78 @@ pub struct Tenant {
     quota_bytes: Option<u64>,
     /// See [`MachineOptions::lease_ownership`].
     pub(crate) lease_ownership: bool,
+    /// How often the state was replaced by a received one. Changes while `mvcc` is locked for writing.
+    replaced: AtomicU64,
+    /// [`Tenant::replaced`] at the last [`Tenant::prune`].
+    pruned_after: AtomicU64,
+}
+
+/// What is replicated of a tenant, where nobody sees it: just read from a store, or taken out of use.
+pub(crate) struct TenantState {
+    pub(crate) mvcc: Mvcc,
+    pub(crate) leases: LeaseTable,
+    pub(crate) auth: Arc<AuthState>,
+    pub(crate) alarms: BTreeSet<Alarm>,
+    /// See [`Tenant::bytes`].
+    pub(crate) bytes: u64,
+}
+
+impl TenantState {
+    /// That of a tenant of which nothing is stored.
+    pub(crate) fn empty(lease_checkpoint_interval: Millis) -> TenantState {
+        TenantState {
+            mvcc: Mvcc::new(),
+            leases: LeaseTable::new(lease_checkpoint_interval),
+            auth: Arc::new(AuthState::new()),
+            alarms: BTreeSet::new(),
+            bytes: 0,
+        }
+    }
 }
 
 impl Tenant {
-    pub(crate) fn new(
-        id: TenantId,
-        mvcc: Mvcc,
-        leases: LeaseTable,
-        auth: AuthState,
-        options: MachineOptions,
-    ) -> Tenant {
+    pub(crate) fn new(id: TenantId, state: TenantState, options: &MachineOptions) -> Tenant {
         Tenant {
             id,
-            published: AtomicI64::new(mvcc.revision()),
-            mvcc: RwLock::new(mvcc),
-            leases: Mutex::new(leases),
+            published: AtomicI64::new(state.mvcc.revision()),
+            mvcc: RwLock::new(state.mvcc),
+            leases: Mutex::new(state.leases),
             watch_streams: AtomicUsize::new(0),
-            bytes: AtomicU64::new(0),
-            alarms: RwLock::default(),
-            alarm_bits: AtomicU8::new(0),
-            auth: RwLock::new(Arc::new(auth)),
+            bytes: AtomicU64::new(state.bytes),
+            alarm_bits: AtomicU8::new(alarm_bits(&state.alarms)),
+            alarms: RwLock::new(state.alarms),
+            auth: RwLock::new(state.auth),
             quota_bytes: options.quota_bytes,
             lease_ownership: options.lease_ownership,
+            replaced: AtomicU64::new(0),
+            pruned_after: AtomicU64::new(0),
         }
+    }
+
+    /// Puts another state in place and gives back the one before it, to be dropped where that holds up nobody. What the hub is told of,
+    /// [`Tenant::published`] included, is the caller's.
+    pub(crate) fn replace(&self, mut state: TenantState) -> TenantState {
+        // All at once, in the order in which they are locked wherever somebody needs two of them: who may read is judged by the users and
+        // roles that belong to the index.
+        let mut auth = self.auth.write();
+        let mut mvcc = self.mvcc.write();
+        let mut leases = self.leases.lock();
+        let mut alarms = self.alarms.write();
+        std::mem::swap(&mut *auth, &mut state.auth);
+        std::mem::swap(&mut *mvcc, &mut state.mvcc);
+        std::mem::swap(&mut *leases, &mut state.leases);
+        std::mem::swap(&mut *alarms, &mut state.alarms);
+        state.bytes = self.bytes.swap(state.bytes, Ordering::Relaxed);
+        self.alarm_bits
+            .store(alarm_bits(&alarms), Ordering::Release);
+        self.replaced.fetch_add(1, Ordering::Relaxed);
+        state
+    }
+
+    /// Whether the state is still the one that was pruned last. If not, that pass has removed nothing from it.
+    pub(crate) fn is_what_was_pruned(&self) -> bool {
+        let _unchanged = self.mvcc.read();
+        self.pruned_after.load(Ordering::Relaxed) == self.replaced.load(Ordering::Relaxed)
     }
 
     /// The current revision.
@@ -171,30 +222,47 @@ impl Tenant {
     }
 
     /// Starts a lease's time anew. Gives its TTL in seconds and whether a checkpoint must be cleared through the log
-    /// ([`crate::Command::LeaseCheckpoint`] with 0) before the client is answered.
-    pub fn renew_lease(&self, id: i64, now: Millis) -> Option<(i64, bool)> {
-        self.leases
-            .lock()
-            .renew(id, now)
-            .map(|renewal| (renewal.ttl_secs, renewal.clear_checkpoint))
+    /// ([`crate::Command::LeaseCheckpoint`] with 0) before the client is answered; `None` if there is no such lease, or it is over.
+    ///
+    /// # Errors
+    /// [`NotPrimary`] unless this member leads. The leader knows about the lease: the client must not be told that it is gone.
+    pub fn renew_lease(&self, id: i64, now: Millis) -> Result<Option<(i64, bool)>, NotPrimary> {
+        let renewal = self.leases.lock().renew(id, now)?;
+        Ok(renewal.map(|renewal| (renewal.ttl_secs, renewal.clear_checkpoint)))
     }
 
-    /// At most `max` leases whose time is over.
+    /// Whether this member counts the time of leases: it leads.
+    pub fn counts_leases(&self) -> bool {
+        self.leases.lock().is_primary()
+    }
+
+    /// At most `max` leases whose time is over, those that ended first in front. None unless this member leads.
     pub fn expired_leases(&self, now: Millis, max: usize) -> Vec<i64> {
         self.leases.lock().expired(now, max)
     }
 
-    /// At most `max` leases whose remaining time is to be recorded, with that time in seconds.
+    /// At most `max` leases whose remaining time is to be recorded, with that time in seconds. None unless this member leads.
     pub fn due_lease_checkpoints(&self, now: Millis, max: usize) -> Vec<(i64, i64)> {
         self.leases.lock().due_checkpoints(now, max)
     }
 
     /// Removes up to `max` versions that are dead at the compacted revision from the index. Gives their revisions, whose rows are
-    /// to be dropped, and whether nothing more is left to remove.
+    /// to be dropped ([`crate::Machine::drop_rows`]) before the next call, and whether nothing more is left to remove. One thread does
+    /// this.
     pub fn prune(&self, max: usize) -> (Vec<Revision>, bool) {
-        let pruned = self.mvcc.write().prune(max);
+        let mut mvcc = self.mvcc.write();
+        let pruned = mvcc.prune(max);
+        self.pruned_after
+            .store(self.replaced.load(Ordering::Relaxed), Ordering::Relaxed);
+        drop(mvcc);
         (pruned.dropped, pruned.done)
     }
+}
+
+pub(crate) fn alarm_bits(alarms: &BTreeSet<Alarm>) -> u8 {
+    alarms
+        .iter()
+        .fold(0, |bits, alarm| bits | alarm_bit(alarm.kind))
 }
 
 pub(crate) fn alarm_bit(kind: AlarmKind) -> u8 {
@@ -233,8 +301,9 @@ pub struct Tenants {
     pub(crate) by_id: RwLock<HashMap<TenantId, Arc<Tenant>>>,
     /// Ordered by key id.
     pub(crate) token_keys: RwLock<Arc<Vec<TokenKeyRecord>>>,
+    pub(crate) members: RwLock<Arc<Membership>>,
     /// Held for writing while a raft entry is applied: the index shows a change a moment before its row is in the store, and a
-    /// reader that falls into this moment waits here.
+    /// reader that falls into this moment waits here. So does one that meets the store of a received snapshot with the index before it.
     pub(crate) applying: RwLock<()>,
 }
 
@@ -253,6 +322,11 @@ impl Tenants {
     /// they have changed.
     pub fn token_keys(&self) -> Arc<Vec<TokenKeyRecord>> {
         self.token_keys.read().clone()
+    }
+
+    /// Who belongs to the group, as at the applied position. Another `Arc` when it has changed.
+    pub fn members(&self) -> Arc<Membership> {
+        self.members.read().clone()
     }
 
     /// The store behind the tenants.
@@ -349,7 +423,7 @@ impl Tenants {
         }
     }
 
-    fn committed(&self, tenant: TenantId) -> CommittedRows<'_> {
+    pub(crate) fn committed(&self, tenant: TenantId) -> CommittedRows<'_> {
         CommittedRows {
             tenants: self,
             tenant,
@@ -393,100 +467,4 @@ fn is_long(range: &Range) -> bool {
     range.order != Order::Natural
         || range.filter.is_set()
         || !(1..=SHORT_RANGE_KEYS).contains(&range.limit)
-}
-
-/// Rows of applied entries.
-struct CommittedRows<'a> {
-    tenants: &'a Tenants,
-    tenant: TenantId,
-}
-
-impl Rows for CommittedRows<'_> {
-    fn fetch(&self, revisions: &[Revision]) -> Result<Vec<Row>, Refusal> {
-        let store = &self.tenants.store;
-        let unreadable = |error: holdfast_storage::backend::ReadError| {
-            tracing::error!(%error, "cannot read rows");
-            Refusal::Storage(error.to_string())
-        };
-        if let [revision] = revisions {
-            let mut row = store.get(self.tenant, *revision).map_err(unreadable)?;
-            if row.is_none() {
-                drop(self.tenants.applying.read());
-                row = store.get(self.tenant, *revision).map_err(unreadable)?;
-            }
-            return match row {
-                Some(row) => Ok(vec![row]),
-                None => Err(txn::missing(*revision)),
-            };
-        }
-        let mut found = Vec::new();
-        store
-            .get_many(self.tenant, revisions, &mut found)
-            .map_err(unreadable)?;
-        if found.iter().any(Option::is_none) {
-            drop(self.tenants.applying.read());
-            store
-                .get_many(self.tenant, revisions, &mut found)
-                .map_err(unreadable)?;
-        }
-        found
-            .into_iter()
-            .zip(revisions)
-            .map(|(row, revision)| row.ok_or_else(|| txn::missing(*revision)))
-            .collect()
-    }
-}
-
-impl History for Tenants {
-    fn revision(&self, tenant: TenantId) -> i64 {
-        self.get(tenant).map_or(1, |tenant| tenant.revision())
-    }
-
-    fn compacted(&self, tenant: TenantId) -> i64 {
-        self.get(tenant).map_or(-1, |tenant| tenant.compacted())
-    }
-
-    fn published(&self, tenant: TenantId) -> i64 {
-        self.get(tenant)
-            .map_or(1, |tenant| tenant.published.load(Ordering::Acquire))
-    }
-
-    fn scan(
-        &self,
-        tenant: TenantId,
-        from: i64,
-        through: i64,
-        visit: &mut dyn FnMut(Row) -> bool,
-    ) -> Result<(), String> {
-        // Rows of the entry in hand reach the store at its end, and `through` may be among them.
-        drop(self.applying.read());
-        for row in self.store.scan(tenant, Revision::first(from), through) {
-            let row = row.map_err(|error| error.to_string())?;
-            if !visit(row) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn before(&self, tenant: TenantId, key: &[u8], main: i64) -> Option<Row> {
-        let state = self.get(tenant)?;
-        let version = {
-            let mvcc = state.mvcc.read();
-            if main <= mvcc.compacted() {
-                return None;
-            }
-            mvcc.view().get_at(key, main - 1)?
-        };
-        self.row(tenant, version.modified)
-    }
-
-    fn may_watch(&self, tenant: TenantId, caller: &Caller, keys: &KeyRange) -> Result<(), Denied> {
-        let tenant = self.get(tenant).ok_or(Denied::NotPermitted)?;
-        may_watch(&tenant.auth.read(), caller, keys)
-    }
-
-    fn row(&self, tenant: TenantId, revision: Revision) -> Option<Row> {
-        self.committed(tenant).fetch(&[revision]).ok()?.pop()
-    }
 }

@@ -16,6 +16,7 @@ fn a_client_cannot_raise_alarms_without_end() {
         quota_bytes: None,
         lease_checkpoint_interval: Millis(10_000),
         lease_ownership: false,
+        founding: Vec::new(),
     };
     let mut machine =
         Machine::restore(Arc::new(store), opened.applied, options, Millis(0)).unwrap();

@@ -42,6 +42,7 @@ fn a_read_of_the_present_never_fails_however_fast_the_past_goes_away() {
         quota_bytes: None,
         lease_checkpoint_interval: Millis(300_000),
         lease_ownership: false,
+        founding: Vec::new(),
     };
     let mut machine =
         Machine::restore(Arc::new(store), opened.applied, options, Millis(0)).unwrap();

@@ -280,6 +280,7 @@ fn revision_after(outcome: &Outcome) -> Option<i64> {
         | Answer::LeaseGranted { revision, .. }
         | Answer::LeaseRevoked { revision }
         | Answer::Done { revision, .. } => *revision,
+        Answer::Members(_) => return None,
     })
 }
 

@@ -194,6 +194,7 @@ fn nothing_is_lost_or_doubled_whatever_the_timing() {
         quota_bytes: None,
         lease_checkpoint_interval: Millis(300_000),
         lease_ownership: false,
+        founding: Vec::new(),
     };
     let mut machine =
         Machine::restore(Arc::new(store), opened.applied, options, Millis(0)).unwrap();

@@ -38,6 +38,15 @@ enum Step {
     Ambush(usize, i64, KeyRange, Who, usize, u8),
     /// More than waits for the hub: it is forgotten, and read from the store.
     Flood,
+    /// A received state takes the place of the machine's: with these changes in between, in one of the watches' callers too, and a
+    /// compaction so far back. In the middle of the next round or before it.
+    Install(
+        Option<usize>,
+        Vec<Change>,
+        Option<(usize, u8)>,
+        Option<i64>,
+        bool,
+    ),
     Create(usize, Option<i64>, KeyRange, Who, [bool; 2]),
     Cancel(usize, i64),
     Progress(usize),
@@ -91,6 +100,18 @@ fn step() -> impl Strategy<Value = Step> {
         12 => Just(Step::Round),
         1 => Just(Step::Tick),
     ]
+}
+
+fn install() -> impl Strategy<Value = Step> {
+    let within = prop::option::of(0..12usize);
+    let struck = prop::option::weighted(0.3, (0..9usize, 0..6u8));
+    let compact = prop::option::weighted(0.4, -4..8i64);
+    let changes = vec(change(), 0..6);
+    (within, changes, struck, compact, any::<bool>()).prop_map(
+        |(within, changes, struck, compact, prune)| {
+            Step::Install(within, changes, struck, compact, prune)
+        },
+    )
 }
 
 fn commands(world: &World, changes: Vec<Change>) -> Vec<(Caller, Command)> {
@@ -245,6 +266,26 @@ fn run(first: &[Command], steps: Vec<Step>) {
                     world.apply(&[large(&value)]);
                 }
             }
+            Step::Install(within, changes, struck, compact, prune) => {
+                let mut entries: Vec<_> = commands(&world, changes)
+                    .into_iter()
+                    .map(|command| vec![command])
+                    .collect();
+                let watches = watches(&world);
+                if let Some((watch, how)) = struck
+                    && let Some((keys, caller)) = watches.get(watch % watches.len().max(1))
+                {
+                    entries.push(strike(&world, keys, caller, how));
+                }
+                if let Some(back) = compact {
+                    let revision = world.model.revision - back;
+                    entries.push(by_server(vec![Command::Compact { revision }]));
+                }
+                match within {
+                    Some(after) => world.install_within(after, entries, prune),
+                    None => world.install(&entries, prune),
+                }
+            }
             Step::Create(at, start, keys, who, [previous, fragment]) => {
                 let caller = who.resolve(&world.model.auth);
                 let Some(keys) = permitted(&world, &caller, keys) else {
@@ -316,6 +357,25 @@ proptest! {
         flood in 5..60usize,
     ) {
         steps.insert(flood.min(steps.len()), Step::Flood);
+        run(&first, steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 150,
+        rng_seed: RngSeed::Fixed(20_261_120),
+        failure_persistence: None,
+        max_shrink_iters: 2_000,
+        ..ProptestConfig::default()
+    })]
+
+    /// Each watch gets what lies in a gap exactly once, in its place, or ends: as compacted, or since nobody knows its permission there.
+    #[test]
+    fn nor_is_anything_lost_or_told_to_others_when_a_received_state_takes_the_place_of_another(
+        first in prop_oneof![2 => set_up(), 1 => Just(Vec::new())],
+        steps in vec(prop_oneof![12 => step(), 1 => install()], 20..120),
+    ) {
         run(&first, steps);
     }
 }

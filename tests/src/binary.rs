@@ -66,6 +66,7 @@ fn is_stale(binary: &Path) -> bool {
     };
     let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let members = [
+        "audit",
         "auth",
         "certs",
         "config",
@@ -74,6 +75,7 @@ fn is_stale(binary: &Path) -> bool {
         "server",
         "storage",
         "tenant",
+        "transport",
     ];
     members.iter().any(|member| {
         ["src", "proto"]

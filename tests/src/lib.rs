@@ -15,31 +15,37 @@
 mod anything;
 mod binary;
 mod calls;
+mod disk;
 mod errors;
 mod http;
 mod log;
 mod memory;
 mod options;
 mod ports;
+mod process;
 mod raw;
 mod server;
 mod users;
 mod watching;
 
+pub mod cluster;
 pub mod history;
+pub mod observed;
 pub mod wire;
 
 pub use anything::all_methods;
 pub use binary::{is_reference, reference_etcd, server_binary};
 pub use calls::{Call, reason, watch_range, watch_refusal};
+pub use disk::SmallDisk;
 pub use errors::{bad_token, denied, refused, refused_by, turned_away, unidentified};
 pub use http::{HttpAnswer, http_get, http_request};
 pub use log::Log;
 pub use memory::{peak_rss_bytes, rss_bytes};
 pub use options::ServerOptions;
 pub use ports::free_port;
+pub use process::Exit;
 pub use raw::{Carrier, Metadata, Raw};
-pub use server::{Exit, Server};
+pub use server::Server;
 pub use users::{Guarded, Kind, Permission, ROOT_PASSWORD, password_of};
 pub use watching::{RawWatch, event_text, watch_key, watch_prefix};
 

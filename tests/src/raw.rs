@@ -174,6 +174,16 @@ impl Raw {
         Ok(self.lease.clone().lease_revoke(request).await?.into_inner())
     }
 
+    /// One Lease.LeaseKeepAlive on a stream of its own: the time to live, 0 for a lease that does not exist (any more).
+    pub async fn keep_alive(&self, id: i64) -> Result<i64, Status> {
+        let requests = tokio_stream::iter([pb::LeaseKeepAliveRequest { id }]);
+        let answers = self.lease.clone().lease_keep_alive(requests).await?;
+        match answers.into_inner().message().await? {
+            Some(answer) => Ok(answer.ttl),
+            None => Err(Status::unavailable("the stream ended without an answer")),
+        }
+    }
+
     /// Lease.LeaseLeases: the ids.
     pub async fn leases(&self) -> Result<Vec<i64>, Status> {
         let request = pb::LeaseLeasesRequest {};

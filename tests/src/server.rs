@@ -1,50 +1,23 @@
 //! A server process under test.
 
-use crate::{Log, PATIENCE, Raw, ServerOptions, free_port, server_binary};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::{Exit, Log, PATIENCE, Raw, ServerOptions, free_port, process::Process, server_binary};
+use rustix::process::Signal;
 use std::{
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
+    process::{Command, ExitStatus},
+    time::Duration,
 };
 use tempfile::TempDir;
-
-/// The line that tells supervisors that clients are served (etcd's process contract).
-const READY: &str = "ready to serve client requests";
 
 /// A server process on loopback with a data directory of its own; killed and removed on drop. When the test fails, the end of
 /// the log is part of the report.
 pub struct Server {
     options: ServerOptions,
+    // Before the folder: it ends before its files go.
+    process: Process,
     folder: TempDir,
     client_port: u16,
     peer_port: u16,
-    child: Option<Child>,
-    log: Log,
-}
-
-/// How a server that did not come up, or was asked to stop, ended.
-#[derive(Debug)]
-pub struct Exit {
-    /// Its exit status; `None` when it did not end in time and was killed.
-    pub status: Option<ExitStatus>,
-    /// How long it took.
-    pub took: Duration,
-    /// Everything it wrote.
-    pub log: Vec<String>,
-}
-
-impl Exit {
-    /// Whether it ended by itself with a failure status (not by a signal).
-    pub fn failed(&self) -> bool {
-        self.status
-            .is_some_and(|status| status.code().is_some_and(|code| code != 0))
-    }
-
-    /// Whether some line of the log contains `text`.
-    pub fn says(&self, text: &str) -> bool {
-        self.log.iter().any(|line| line.contains(text))
-    }
 }
 
 impl Server {
@@ -68,16 +41,14 @@ impl Server {
             attempts += 1;
             let mut server = Self {
                 options: options.clone(),
+                process: Process::default(),
                 folder: tempfile::tempdir().expect("a temporary directory"),
                 client_port: free_port(),
                 peer_port: free_port(),
-                child: None,
-                log: Log::default(),
             };
             match server.launch() {
                 Ok(()) => return Ok(server),
-                Err(exit) if attempts < 5 && exit.says("address already in use") => {}
-                Err(exit) if attempts < 5 && exit.says("Address already in use") => {}
+                Err(exit) if attempts < 5 && exit.lacked_port() => {}
                 Err(exit) => return Err(exit),
             }
         }
@@ -88,33 +59,15 @@ impl Server {
         match Self::try_start(options) {
             Ok(server) => panic!(
                 "the server serves, but had to refuse:\n{}",
-                server.log.tail(30)
+                server.log().tail(30)
             ),
             Err(exit) => exit,
         }
     }
 
     fn launch(&mut self) -> Result<(), Exit> {
-        let started = Instant::now();
-        let mark = self.log.len();
-        let mut child = self.command().spawn().expect("the server binary runs");
-        self.log.follow(child.stderr.take().expect("piped"));
-        self.log.follow(child.stdout.take().expect("piped"));
-        self.child = Some(child);
-        if self
-            .log
-            .wait_after(mark, READY, Duration::from_secs(60))
-            .is_some()
-        {
-            return Ok(());
-        }
-        let status = self.wait_exit(Duration::from_secs(1));
-        self.kill();
-        Err(Exit {
-            status,
-            took: started.elapsed(),
-            log: self.log.lines(),
-        })
+        let started = self.process.spawn(self.command());
+        self.process.wait_ready(&started, Duration::from_secs(60))
     }
 
     /// The command line; the environment is replaced as wrappers do (behaviour §6.1).
@@ -135,10 +88,7 @@ impl Server {
             .arg(format!("--listen-peer-urls={peer}"))
             .arg(format!("--initial-advertise-peer-urls={peer}"))
             .arg(format!("--initial-cluster=default={peer}"))
-            .args(&self.options.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .args(&self.options.arguments);
         command
     }
 
@@ -167,12 +117,12 @@ impl Server {
 
     /// Its log so far, over all restarts.
     pub fn log(&self) -> &Log {
-        &self.log
+        self.process.log()
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("the server runs").id()
+        self.process.pid()
     }
 
     /// A client of the `etcd-client` crate on a connection of its own.
@@ -189,49 +139,22 @@ impl Server {
 
     /// Ends it with SIGKILL.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Both fail only when the process is gone already, which is what is wanted.
-            let _ = child.kill();
-            let _ = child.wait();
-            self.log.wait_closed(Duration::from_secs(5));
-        }
+        self.process.kill();
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a process id"), signal).expect("the server can be signalled");
+        self.process.signal(signal);
     }
 
     /// Asks it to stop with SIGTERM and waits until it ended.
     pub fn terminate(&mut self) -> Exit {
-        let started = Instant::now();
-        self.signal(Signal::TERM);
-        let status = self.wait_exit(PATIENCE);
-        let took = started.elapsed();
-        self.kill();
-        Exit {
-            status,
-            took,
-            log: self.log.lines(),
-        }
+        self.process.terminate(PATIENCE)
     }
 
     /// Waits until it ended by itself. `None` after `limit`.
     pub fn wait_exit(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
-        let child = self.child.as_mut()?;
-        loop {
-            if let Ok(Some(status)) = child.try_wait() {
-                self.child = None;
-                self.log.wait_closed(Duration::from_secs(5));
-                return Some(status);
-            }
-            if Instant::now() >= deadline {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        self.process.wait_exit(limit)
     }
 
     /// Starts it again on the same directory and ports, after [`Server::kill`] or [`Server::terminate`].
@@ -253,7 +176,6 @@ impl Server {
 
     /// Starts it again, or tells how it ended.
     pub fn try_restart(&mut self) -> Result<(), Exit> {
-        assert!(self.child.is_none(), "still running");
         self.launch()
     }
 }
@@ -262,7 +184,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("--- end of the server's log ---\n{}", self.log.tail(30));
+            eprintln!("--- end of the server's log ---\n{}", self.log().tail(30));
         }
     }
 }

@@ -73,6 +73,18 @@ impl RawWatch {
             .await;
     }
 
+    /// Asks for progress, where the stream may have ended or may have no room.
+    pub(crate) fn try_progress(&self) -> Result<(), ()> {
+        let union = Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
+        let request = pb::WatchRequest {
+            request_union: union,
+        };
+        match self.requests.try_send(request) {
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(()),
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
+        }
+    }
+
     /// Sends a frame without any request in it.
     pub async fn empty_frame(&self) {
         self.requests

@@ -10,60 +10,11 @@
 
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{
-    Server, ServerOptions,
+    Server, ServerOptions, SmallDisk,
     history::History,
     wire::{b, put, revision},
 };
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
-
-struct SmallDisk {
-    folder: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    fn mount(size: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let options = format!("size={size},mode=0700");
-        run(
-            "mount",
-            &["-t", "tmpfs", "-o", &options, "tmpfs"],
-            folder.path(),
-        )
-        .then_some(Self { folder })
-    }
-
-    fn grow(&self, size: &str) {
-        assert!(run(
-            "mount",
-            &["-o", &format!("remount,size={size}")],
-            self.folder.path()
-        ));
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        run("umount", &["-l"], self.folder.path());
-    }
-}
-
-fn run(program: &str, arguments: &[&str], path: &Path) -> bool {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .arg(path)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
-}
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_stops_writes_and_loses_nothing() {

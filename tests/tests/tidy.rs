@@ -57,6 +57,15 @@ const ARROWS: &[(&str, &[&str])] = &[
             "holdfast-transport",
         ],
     ),
+    (
+        "holdfast-simulator",
+        &[
+            "holdfast-auth",
+            "holdfast-consensus",
+            "holdfast-storage",
+            "holdfast-tenant",
+        ],
+    ),
     ("holdfast-storage", &[]),
     ("holdfast-tenant", &["holdfast-auth", "holdfast-storage"]),
     (

@@ -60,7 +60,7 @@ fn put_all(site: &Site<'_>, case: &'static Case, server: &Server, results: &mut 
     let name = server.kind().name();
     eprintln!("{}: filling {name}", case.name);
     let settings = load::Settings {
-        pid: server.pid(),
+        pids: server.pid().into_iter().collect(),
         sequential: true,
         requests: Some(site.comparison.million),
         ..site.settings(case, server)

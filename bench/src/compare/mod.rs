@@ -11,14 +11,17 @@ mod server;
 mod table;
 
 use crate::{
+    flags::FlagError,
     load::{self, LoadError},
     progress::Progress,
+    server_process::{self, Kind, ServerError},
 };
 use cases::{CASES, Case, MILLION_KEYS};
 use holdfast_certs::{DevCa, DevCaFiles, IssueError};
 use results::{Results, Run};
 pub(crate) use secured::Cost;
-use server::{Kind, Recipe, Server, ServerError};
+pub(crate) use server::QUOTA_BYTES;
+use server::{Recipe, Server};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -36,6 +39,20 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
+    /// The modes of `--tls`.
+    pub(crate) fn parse(value: &str) -> Result<Vec<Self>, FlagError> {
+        match value {
+            "plain" => Ok(vec![Self::Plain]),
+            "mtls" => Ok(vec![Self::Mtls]),
+            "both" => Ok(vec![Self::Plain, Self::Mtls]),
+            other => Err(FlagError::Invalid {
+                name: "tls",
+                value: other.to_owned(),
+                expected: "plain, mtls or both",
+            }),
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -111,7 +128,7 @@ impl Comparison {
             .prefix("run-")
             .tempdir_in(&self.directory)
             .map_err(failed("create a scratch directory"))?;
-        server::end_servers_on_signals(scratch.path())?;
+        server_process::end_servers_on_signals(scratch.path())?;
         let ca = DevCa::open_or_create(&scratch.path().join("certs"))?;
         let mut results = Results::new(self, self.versions()?);
         if on_tmpfs(scratch.path()) {
@@ -162,12 +179,13 @@ impl Comparison {
     fn versions(&self) -> Result<Vec<(Kind, String)>, CompareError> {
         self.kinds()
             .iter()
-            .map(|(kind, binary)| Ok((*kind, server::version(*kind, binary)?)))
+            .map(|(kind, binary)| Ok((*kind, server_process::version(*kind, binary)?)))
             .collect()
     }
 }
 
-fn on_tmpfs(path: &Path) -> bool {
+/// Whether a sync of what lies there is free, so that figures mean little.
+pub(crate) fn on_tmpfs(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
 }
 
@@ -241,7 +259,7 @@ impl Site<'_> {
                 server.kind().name()
             );
             let settings = load::Settings {
-                pid: server.pid(),
+                pids: server.pid().into_iter().collect(),
                 duration: self.comparison.duration,
                 warmup: self.comparison.warmup,
                 skip_setup: skip_setup || !server.kind().stores(),

@@ -3,9 +3,8 @@
 use super::{
     Comparison, Mode,
     cases::{Against, Bound, Case, Figure, Target},
-    server::Kind,
 };
-use crate::report::Report;
+use crate::{report::Report, server_process::Kind};
 use serde_json::{Value, json};
 
 /// One run of one case against one server.

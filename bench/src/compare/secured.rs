@@ -5,12 +5,13 @@
 
 use super::{
     CompareError, failed,
-    server::{Kind, Recipe, Secured, Server},
+    server::{Recipe, Secured, Server},
 };
 use crate::{
     load::{self, Load, Settings},
     progress::Progress,
     report::Report,
+    server_process::{self, Kind},
 };
 use holdfast_certs::DevCa;
 use std::{fs, path::PathBuf, time::Duration};
@@ -105,7 +106,7 @@ impl Cost {
             .prefix("secured-")
             .tempdir_in(&self.directory)
             .map_err(failed("create a scratch directory"))?;
-        super::server::end_servers_on_signals(scratch.path())?;
+        server_process::end_servers_on_signals(scratch.path())?;
         let certs = scratch.path().join("certs");
         let ca = DevCa::open_or_create(&certs)?;
         ca.issue_client(USER)?.write(&certs, USER)?;
@@ -147,7 +148,7 @@ impl Cost {
                         variant.name()
                     );
                     let settings = Settings {
-                        pid: server.pid(),
+                        pids: server.pid().into_iter().collect(),
                         connections: if *in_flight == 1 { 1 } else { 4 },
                         in_flight: *in_flight,
                         duration: self.duration,

@@ -1,88 +1,23 @@
-//! Starts, awaits and stops the servers that are compared. Whatever ends the comparison, its servers end with it.
+//! The servers that are compared: what each is started with.
 
 use crate::{
-    grpc::{CallError, Connection},
+    grpc::Connection,
+    server_process::{Kind, ServerError, ServerProcess, failed},
     tls::{Dialer, TlsFiles},
 };
 use bytes::Buf;
 use holdfast_certs::DevCaFiles;
 use holdfast_proto::{authpb, etcdserverpb as pb};
-use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    fs::{self, File},
-    io,
+    fs,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::{Arc, LazyLock},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
-/// The line that etcd, Holdfast and the do-nothing server write when they serve (behaviour §6: supervisors wait for it).
-const READY: &str = "ready to serve client requests";
-
-/// A restart over a million keys takes etcd seconds; nothing sound takes this long.
-const READY_WITHIN: Duration = Duration::from_secs(180);
-
-/// What a server gets to stop in order after SIGTERM.
-const STOP_WITHIN: Duration = Duration::from_secs(30);
-
-/// The grain of the time from start to readiness.
-const POLL: Duration = Duration::from_millis(2);
-
-/// Room for a million keys and the history of every run; the same for both stores.
-const QUOTA_BYTES: &str = "8589934592";
-
-/// Bytes of a log that an error shows.
-const LOG_TAIL: usize = 2_000;
-
-/// The processes that are running, for the signal handler.
-static RUNNING: LazyLock<Mutex<Vec<u32>>> = LazyLock::new(Mutex::default);
-
-/// Why a server is not there.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ServerError {
-    #[error("{context}: {source}")]
-    Io { context: String, source: io::Error },
-    #[error("{name} ended before it was ready; its log ends with:\n{log}")]
-    Ended { name: &'static str, log: String },
-    #[error("{name} was not ready in time; its log ends with:\n{log}")]
-    Deadline { name: &'static str, log: String },
-    #[error("make the users: {0}")]
-    Users(#[from] CallError),
-    #[error("the endpoint of a server: {0}")]
-    Dialer(#[from] crate::tls::ConnectError),
-}
-
-fn failed(context: impl Into<String>) -> impl FnOnce(io::Error) -> ServerError {
-    let context = context.into();
-    move |source| ServerError::Io { context, source }
-}
-
-/// The servers that can be compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    Etcd,
-    Holdfast,
-    Noop,
-}
-
-impl Kind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Etcd => "etcd",
-            Self::Holdfast => "holdfast",
-            Self::Noop => "noop",
-        }
-    }
-
-    /// Whether it keeps what it is given.
-    pub(crate) fn stores(self) -> bool {
-        self != Self::Noop
-    }
-}
+/// Room for a million keys and the history of every run; the same for all stores.
+pub(crate) const QUOTA_BYTES: &str = "8589934592";
 
 /// How to start one server.
 #[derive(Clone, Debug)]
@@ -109,8 +44,7 @@ pub(crate) struct Secured {
 pub(crate) struct Server {
     recipe: Recipe,
     ports: [u16; 2],
-    child: Option<Child>,
-    log: PathBuf,
+    process: ServerProcess,
     pub(crate) dialer: Dialer,
 }
 
@@ -145,12 +79,11 @@ impl Server {
             Some(secured) => dialer(Some((&secured.cert, &secured.key)))?,
             None => root.clone(),
         };
-        let log = directory.join("log");
+        let process = ServerProcess::new(recipe.kind, directory.join("log"));
         let mut server = Self {
             recipe,
             ports,
-            child: None,
-            log,
+            process,
             dialer: user,
         };
         server.launch()?;
@@ -165,18 +98,18 @@ impl Server {
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.process.pid()
     }
 
     /// Stops it in order and starts it on the same data; gives the time from start to readiness.
     pub(crate) fn restart(&mut self) -> Result<Duration, ServerError> {
-        self.stop();
+        self.process.stop();
         self.launch()
     }
 
     /// Stops it and removes its data.
     pub(crate) fn discard(mut self) {
-        self.stop();
+        self.process.stop();
         // What stays behind goes with the scratch directory.
         let _ = fs::remove_dir_all(&self.recipe.directory);
     }
@@ -187,48 +120,8 @@ impl Server {
     }
 
     fn launch(&mut self) -> Result<Duration, ServerError> {
-        let log =
-            File::create(&self.log).map_err(failed(format!("create {}", self.log.display())))?;
-        let errors = log.try_clone().map_err(failed("share the log"))?;
-        let begin = Instant::now();
-        // Held over the start, so that the signal handler cannot run between a process and its entry.
-        let mut running = RUNNING.lock();
-        let child = self
-            .command()
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .spawn()
-            .map_err(failed(format!("run {}", self.recipe.binary.display())))?;
-        running.push(child.id());
-        drop(running);
-        self.child = Some(child);
-        self.await_readiness(begin)
-    }
-
-    fn await_readiness(&mut self, begin: Instant) -> Result<Duration, ServerError> {
-        let name = self.recipe.kind.name();
-        loop {
-            let log = fs::read(&self.log).unwrap_or_default();
-            if contains(&log, READY.as_bytes()) {
-                return Ok(begin.elapsed());
-            }
-            let ended = self
-                .child
-                .as_mut()
-                .is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
-            let log = || {
-                let tail = log.get(log.len().saturating_sub(LOG_TAIL)..);
-                String::from_utf8_lossy(tail.unwrap_or_default()).into_owned()
-            };
-            if ended {
-                return Err(ServerError::Ended { name, log: log() });
-            }
-            if begin.elapsed() > READY_WITHIN {
-                return Err(ServerError::Deadline { name, log: log() });
-            }
-            thread::sleep(POLL);
-        }
+        let begin = self.process.launch(self.command())?;
+        self.process.await_readiness(begin)
     }
 
     fn command(&self) -> Command {
@@ -274,72 +167,6 @@ impl Server {
             }
         }
         command
-    }
-
-    fn stop(&mut self) {
-        let Some(mut child) = self.child.take() else {
-            return;
-        };
-        signal(child.id(), Signal::TERM);
-        let begin = Instant::now();
-        while matches!(child.try_wait(), Ok(None)) {
-            if begin.elapsed() > STOP_WITHIN {
-                let _ = child.kill();
-                let _ = child.wait();
-                break;
-            }
-            thread::sleep(POLL);
-        }
-        RUNNING.lock().retain(|pid| *pid != child.id());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// On SIGINT, SIGTERM or SIGHUP: kills what runs, removes `directory`, ends the process.
-pub(crate) fn end_servers_on_signals(directory: &Path) -> Result<(), ServerError> {
-    let directory: Arc<Path> = directory.into();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(failed("start a runtime"))?;
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            let received = runtime.block_on(async {
-                use tokio::signal::unix::{SignalKind, signal};
-                let mut hangup = signal(SignalKind::hangup())?;
-                let mut terminate = signal(SignalKind::terminate())?;
-                let mut interrupt = signal(SignalKind::interrupt())?;
-                tokio::select! {
-                    _ = hangup.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-                io::Result::Ok(())
-            });
-            if received.is_ok() {
-                // The lock is kept: nothing may be started or reaped any more. The data is thrown away, so nobody is asked to stop.
-                let running = RUNNING.lock();
-                for pid in &*running {
-                    signal(*pid, Signal::KILL);
-                }
-                let _ = fs::remove_dir_all(&directory);
-                std::process::exit(130);
-            }
-        })
-        .map_err(failed("start a thread"))?;
-    Ok(())
-}
-
-fn signal(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // The process may have ended by itself; there is nothing to be done about any other error.
-        let _ = kill_process(pid, signal);
     }
 }
 
@@ -413,10 +240,6 @@ fn make_users(dialer: &Dialer, user: &str) -> Result<(), ServerError> {
     })
 }
 
-fn contains(text: &[u8], wanted: &[u8]) -> bool {
-    text.windows(wanted.len()).any(|window| window == wanted)
-}
-
 fn size_of_tree(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
 
@@ -431,17 +254,4 @@ fn size_of_tree(path: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
-}
-
-/// The first line of `--version`.
-pub(crate) fn version(kind: Kind, binary: &Path) -> Result<String, ServerError> {
-    if kind == Kind::Noop {
-        return Ok(format!("holdfast-bench {}", env!("CARGO_PKG_VERSION")));
-    }
-    let output = Command::new(binary)
-        .arg("--version")
-        .output()
-        .map_err(failed(format!("run {}", binary.display())))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().next().unwrap_or("unknown").to_owned())
 }

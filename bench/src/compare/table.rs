@@ -4,8 +4,8 @@ use super::{
     Mode,
     cases::{Against, Case},
     results::{Results, against, bound},
-    server::Kind,
 };
+use crate::server_process::Kind;
 use std::fmt::Write;
 
 /// Versions and conditions.

@@ -138,14 +138,16 @@ struct Usage {
 impl Usage {
     fn of(settings: &Settings) -> Result<Self, LoadError> {
         let failed = |pid| move |source| LoadError::Process { pid, source };
-        let server = match settings.pid {
-            Some(pid) => {
-                let process = Process::of(pid);
-                let memory = process.memory().map_err(failed(pid))?;
-                Some((process.cpu().map_err(failed(pid))?, memory))
-            }
-            None => None,
-        };
+        let mut server = None;
+        for pid in &settings.pids {
+            let process = Process::of(*pid);
+            let memory = process.memory().map_err(failed(*pid))?;
+            let cpu = process.cpu().map_err(failed(*pid))?;
+            server = Some(match server {
+                None => (cpu, memory),
+                Some((all_cpu, all_memory)) => (cpu + all_cpu, memory + all_memory),
+            });
+        }
         let client = Process::own().cpu().map_err(failed(std::process::id()))?;
         Ok(Self { client, server })
     }
@@ -211,7 +213,7 @@ impl Crew {
     async fn prepare<W: Work>(&self) -> Result<Vec<W>, CallError> {
         let mut workers = Vec::new();
         for connection in (self.number..self.settings.connections).step_by(self.threads) {
-            let shared = Connection::open(&self.settings.dialer).await?;
+            let shared = Connection::open(self.settings.dialer_of(connection)).await?;
             for worker in (connection..self.settings.in_flight).step_by(self.settings.connections) {
                 workers.push(
                     W::prepare(Seat {

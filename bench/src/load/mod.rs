@@ -2,6 +2,7 @@
 
 mod closed_loop;
 mod keyspace;
+mod paced;
 mod scan;
 mod stage;
 mod unary;
@@ -14,6 +15,7 @@ use crate::{
     tls::Dialer,
 };
 use closed_loop::drive;
+pub(crate) use paced::{PacedPuts, Sample};
 pub(crate) use stage::to_float;
 use std::{io, time::Duration};
 
@@ -107,8 +109,10 @@ impl Load {
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) dialer: Dialer,
-    /// The server, for its CPU and memory.
-    pub(crate) pid: Option<u32>,
+    /// More members of the server's cluster; the connections are dealt round all of them.
+    pub(crate) other_dialers: Vec<Dialer>,
+    /// The server's processes, for their CPU and memory, which are added up.
+    pub(crate) pids: Vec<u32>,
     pub(crate) connections: usize,
     /// Requests in flight over all connections.
     pub(crate) in_flight: usize,
@@ -140,7 +144,8 @@ impl Settings {
     pub(crate) fn new(load: Load, dialer: Dialer) -> Self {
         Self {
             dialer,
-            pid: None,
+            other_dialers: Vec::new(),
+            pids: Vec::new(),
             connections: 4,
             in_flight: 100,
             threads: 1,
@@ -159,6 +164,24 @@ impl Settings {
             page_keys: 10_000,
             skip_setup: false,
         }
+    }
+}
+
+impl Settings {
+    /// All endpoints, separated by commas.
+    pub(crate) fn endpoints(&self) -> String {
+        let others = self.other_dialers.iter().map(Dialer::base);
+        let all: Vec<_> = std::iter::once(self.dialer.base()).chain(others).collect();
+        all.join(",")
+    }
+
+    /// Where a connection goes.
+    fn dialer_of(&self, connection: usize) -> &Dialer {
+        let count = self.other_dialers.len() + 1;
+        let other = (connection % count).checked_sub(1);
+        other
+            .and_then(|other| self.other_dialers.get(other))
+            .unwrap_or(&self.dialer)
     }
 }
 
@@ -238,5 +261,29 @@ fn preload(load: Load, settings: &Settings, progress: Progress) -> Result<(), Lo
     match measured.first_error {
         Some(error) => Err(LoadError::Preload(error)),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{ConnectError, TlsFiles};
+
+    #[test]
+    fn connections_are_dealt_round_the_endpoints() -> Result<(), ConnectError> {
+        let dialer = |port| Dialer::new(&format!("h:{port}"), &TlsFiles::default());
+        let alone = Settings::new(Load::Put, dialer(1)?);
+        assert!((0..3).all(|connection| alone.dialer_of(connection).base() == "http://h:1"));
+        let settings = Settings {
+            other_dialers: vec![dialer(2)?, dialer(3)?],
+            ..alone
+        };
+        let dealt = (0..4).map(|connection| settings.dialer_of(connection).base());
+        assert_eq!(
+            dealt.collect::<Vec<_>>(),
+            ["http://h:1", "http://h:2", "http://h:3", "http://h:1"]
+        );
+        assert_eq!(settings.endpoints(), "http://h:1,http://h:2,http://h:3");
+        Ok(())
     }
 }

@@ -186,7 +186,7 @@ impl Post {
         let per_stream = settings.watches_per_stream.max(1);
         let streams: Vec<_> = (0..settings.watchers).step_by(per_stream).collect();
         for connection in (self.number..settings.connections).step_by(self.threads) {
-            let mut shared = Connection::open(&settings.dialer).await?;
+            let mut shared = Connection::open(settings.dialer_of(connection)).await?;
             let rpc = shared.rpc("/etcdserverpb.Watch/Watch")?;
             for first in streams
                 .iter()

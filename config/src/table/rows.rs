@@ -1,7 +1,9 @@
 //! The rows: every flag of etcd 3.4 to 3.7 (behaviour §4.2) and ours. Names and defaults are etcd's unless a comment says
 //! otherwise; ranges are ours, and exist so that no number can be configured that no server could mean.
 
-use super::Kind::{Anything, Bool, Choice, DialUrls, Int, List, ListenUrls, Text, Time};
+use super::Kind::{
+    Anything, Bool, Choice, DialUrls, Int, List, ListenUrls, PeerListenUrls, PeerUrls, Text, Time,
+};
 use super::Section::{
     Audit, Auth, Clustering, Command, Holdfast, Logging, Maintenance, Member, Monitoring, Older,
     Security, Tracing, Unsafe, Users,
@@ -17,15 +19,14 @@ const LOGIN_HASH_BYTES: i64 = 19 * MIB;
 const EVER: u64 = i64::MAX as u64 / 1_000_000;
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
-const NO_DISCOVERY: &str = "members are found by --initial-cluster; starting without the discovery service would found a \
-                            cluster of its own";
-const OF_DISCOVERY: &str = "members are found by --initial-cluster, not by a discovery service";
+const NO_DISCOVERY: &str = "members are found by --initial-cluster or --discovery-srv; starting without the discovery \
+                            service would found a cluster of its own";
+const OF_DISCOVERY: &str =
+    "members are found by --initial-cluster or --discovery-srv, not by a discovery service";
 const NO_PROXY: &str = "there is no v2 proxy";
 const NO_V2: &str = "there is no v2 API and no v2 store";
 const NO_BBOLT: &str =
     "the store is not bbolt; rows are written behind the log in batches of its own choice";
-const STANDS_ALONE: &str = "this version runs a node that stands alone";
-const CHECKPOINTS: &str = "the log is cut at every checkpoint of the store";
 const ARGON2ID: &str = "passwords are hashed with Argon2id; a bcrypt hash is only taken over from an etcd, up to cost 14, \
                         until its user logs in";
 const NO_TRACES: &str = "spans are not exported";
@@ -131,23 +132,20 @@ rows! {
     WalDir = Row::new(Member, "wal-dir", Text, "",
         "Separate directory for the raft log.");
     SnapshotCount = Row::new(Member, "snapshot-count", Int(0, 1_000_000_000), "10000",
-        "Committed entries between two raft snapshots; 0 means the default.")
-        .standing(Ignored(CHECKPOINTS));
+        "Applied entries between two cuts of the raft log; 0 means the default.");
     SnapshotCatchupEntries = Row::new(Member, "snapshot-catchup-entries", Int(0, 1_000_000_000), "5000",
-        "Log entries kept behind a snapshot for slow followers; 0 means the default.")
-        .older(&["experimental-snapshot-catchup-entries"])
-        .standing(Ignored(CHECKPOINTS));
+        "Entries kept behind a cut, for members that lag; who lags more gets a snapshot. 0 means the default.")
+        .older(&["experimental-snapshot-catchup-entries"]);
     HeartbeatInterval = Row::new(Member, "heartbeat-interval", Int(1, 10_000), "100",
         "Time between heartbeats of a leader.").unit("milliseconds");
     ElectionTimeout = Row::new(Member, "election-timeout", Int(5, 50_000), "1000",
         "Time without a heartbeat after which an election starts; at least 5 heartbeat intervals.")
         .unit("milliseconds");
     InitialElectionTickAdvance = Row::new(Member, "initial-election-tick-advance", Bool, "true",
-        "Start with most of the election timeout elapsed.")
-        .standing(Ignored("a member starts its election timer when it is ready"));
-    ListenPeerUrls = Row::new(Member, "listen-peer-urls", ListenUrls, "http://localhost:2380",
-        "URLs to listen on for other members.")
-        .standing(Ignored(STANDS_ALONE));
+        "Start with most of the election timeout elapsed.");
+    ListenPeerUrls = Row::new(Member, "listen-peer-urls", PeerListenUrls, "http://localhost:2380",
+        "URLs to listen on for other members: http:// or https://. Empty for none, which serves a cluster of one.")
+        .strict("");
     ListenClientUrls = Row::new(Member, "listen-client-urls", ListenUrls, "http://localhost:2379",
         "URLs to listen on for clients: gRPC, and HTTP unless --listen-client-http-urls is given.");
     ListenClientHttpUrls = Row::new(Member, "listen-client-http-urls", ListenUrls, "",
@@ -188,20 +186,21 @@ rows! {
         "Set SO_REUSEADDR on listeners.")
         .file(&["socket-reuse-address", "socket-options/reuse-address"]);
     RaftReadTimeout = Row::new(Member, "raft-read-timeout", Time(0, EVER), "5s",
-        "Read deadline of peer connections.")
-        .standing(Ignored("peer connections have deadlines of their own"));
+        "Time without a byte after which a connection to another member is given up; 0 means the default, and it is \
+         at least 2 heartbeat intervals.");
     RaftWriteTimeout = Row::new(Member, "raft-write-timeout", Time(0, EVER), "5s",
-        "Write deadline of peer connections.")
-        .standing(Ignored("peer connections have deadlines of their own"));
+        "Time after which a connection is given up whose other end takes no bytes; 0 means the default, and it is at \
+         least 2 heartbeat intervals.");
     MemoryMlock = Row::new(Member, "memory-mlock", Bool, "false",
         "Keep the store's pages in memory.")
         .older(&["experimental-memory-mlock"])
         .standing(Fixed(&["false"], "the store's pages are not locked"));
 
-    InitialAdvertisePeerUrls = Row::new(Clustering, "initial-advertise-peer-urls", DialUrls, "http://localhost:2380",
-        "URLs under which other members reach this one.");
+    InitialAdvertisePeerUrls = Row::new(Clustering, "initial-advertise-peer-urls", PeerUrls, "http://localhost:2380",
+        "URLs under which other members reach this one: http:// or https://.");
     InitialCluster = Row::new(Clustering, "initial-cluster", Text, "default=http://localhost:2380",
-        "Members of a new cluster: name=url,name2=url2; a name with several URLs is repeated.");
+        "Members of a new cluster: name=url,name2=url2; a name with several URLs is repeated. By default this member alone; \
+         without meaning once the member has data.");
     InitialClusterState = Row::new(Clustering, "initial-cluster-state", Choice(&["new", "existing"]), "new",
         "Whether the cluster is founded or joined; without meaning once the member has data.");
     InitialClusterToken = Row::new(Clustering, "initial-cluster-token", Text, "etcd-cluster",
@@ -209,9 +208,10 @@ rows! {
     AdvertiseClientUrls = Row::new(Clustering, "advertise-client-urls", DialUrls, "http://localhost:2379",
         "URLs under which clients reach this member.");
     DiscoverySrv = Row::new(Clustering, "discovery-srv", Text, "",
-        "DNS domain with SRV records of the members.").standing(Refused(&[""], NO_DISCOVERY));
+        "DNS domain whose SRV records _etcd-server-ssl._tcp and _etcd-server._tcp name the members of a new cluster, \
+         instead of --initial-cluster.");
     DiscoverySrvName = Row::new(Clustering, "discovery-srv-name", Text, "",
-        "Suffix of the SRV names.").standing(Ignored(OF_DISCOVERY));
+        "Suffix of the SRV names: _etcd-server-ssl-<suffix>._tcp.");
     DiscoveryToken = Row::new(Clustering, "discovery-token", Text, "",
         "Token of the cluster at the discovery service.").file(&["discovery-token", "discovery-config/token"])
         .standing(Refused(&[""], NO_DISCOVERY));
@@ -243,13 +243,11 @@ rows! {
     DiscoveryFallback = Row::new(Clustering, "discovery-fallback", Choice(&["exit", "proxy"]), "exit",
         "What to do when discovery fails.").standing(Fixed(&["exit", "proxy"], OF_DISCOVERY));
     StrictReconfigCheck = Row::new(Clustering, "strict-reconfig-check", Bool, "true",
-        "Refuse member changes that would lose the quorum.")
-        .standing(Ignored(STANDS_ALONE));
+        "Refuse member changes that would lose the quorum.");
     PreVote = Row::new(Clustering, "pre-vote", Bool, "true",
-        "Ask before starting an election.").standing(Fixed(&["true"], "pre-vote is always on"));
+        "Ask the others before starting an election, so that a member that comes back disturbs nobody.");
     MaxLearners = Row::new(Clustering, "max-learners", Int(0, 1000), "1",
-        "Learners the cluster may have.")
-        .standing(Ignored(STANDS_ALONE));
+        "Learners the cluster may have.");
     AutoCompactionRetention = Row::new(Clustering, "auto-compaction-retention", Text, "0",
         "History to keep: a duration (a bare number means hours) or a number of revisions, by mode; 0 \
          turns compaction off.");
@@ -287,46 +285,35 @@ rows! {
     AutoTls = Row::new(Security, "auto-tls", Bool, "false",
         "Serve clients with a certificate made at start.").file(&["client-transport-security/auto-tls"]);
     PeerCertFile = Row::new(Security, "peer-cert-file", Text, "",
-        "Certificate of this member for others (PEM).").file(&["peer-transport-security/cert-file"])
-        .standing(Ignored(STANDS_ALONE));
+        "Certificate of this member for others (PEM); in profile strict it names the member.").file(&["peer-transport-security/cert-file"]);
     PeerCertKeyFile = Row::new(Security, "peer-key-file", Text, "",
-        "Key of --peer-cert-file (PEM).").file(&["peer-transport-security/key-file"])
-        .standing(Ignored(STANDS_ALONE));
+        "Key of --peer-cert-file (PEM).").file(&["peer-transport-security/key-file"]);
     PeerClientCertFile = Row::new(Security, "peer-client-cert-file", Text, "",
         "Separate certificate for connections to other members (PEM).")
-        .file(&["peer-transport-security/client-cert-file"])
-        .standing(Ignored(STANDS_ALONE));
+        .file(&["peer-transport-security/client-cert-file"]);
     PeerClientKeyFile = Row::new(Security, "peer-client-key-file", Text, "",
-        "Key of --peer-client-cert-file (PEM).").file(&["peer-transport-security/client-key-file"])
-        .standing(Ignored(STANDS_ALONE));
+        "Key of --peer-client-cert-file (PEM).").file(&["peer-transport-security/client-key-file"]);
     PeerClientCertAuth = Row::new(Security, "peer-client-cert-auth", Bool, "false",
-        "Require certificates of other members.").file(&["peer-transport-security/client-cert-auth"])
-        .standing(Ignored(STANDS_ALONE));
+        "Require certificates of other members.").file(&["peer-transport-security/client-cert-auth"]);
     PeerTrustedCaFile = Row::new(Security, "peer-trusted-ca-file", Text, "",
         "CA of the members' certificates (PEM); alone it already requires them.")
-        .file(&["peer-transport-security/trusted-ca-file"])
-        .standing(Ignored(STANDS_ALONE));
+        .file(&["peer-transport-security/trusted-ca-file"]);
     PeerCrlFile = Row::new(Security, "peer-crl-file", Text, "",
         "Revocation list for members' certificates.")
-        .file(&["peer-transport-security/crl-file", "peer-crl-file"])
-        .standing(Ignored(STANDS_ALONE));
+        .file(&["peer-transport-security/crl-file", "peer-crl-file"]);
     PeerCertAllowedCn = Row::new(Security, "peer-cert-allowed-cn", List, "",
         "Common names that a member's certificate may have; empty allows all.")
-        .file(&["peer-transport-security/allowed-cn", "peer-transport-security/allowed-cns"])
-        .standing(Ignored(STANDS_ALONE));
+        .file(&["peer-transport-security/allowed-cn", "peer-transport-security/allowed-cns"]);
     PeerCertAllowedHostname = Row::new(Security, "peer-cert-allowed-hostname", List, "",
         "Host names of which a member's certificate must carry one; empty allows all.")
-        .file(&["peer-transport-security/allowed-hostname", "peer-transport-security/allowed-hostnames"])
-        .standing(Ignored(STANDS_ALONE));
+        .file(&["peer-transport-security/allowed-hostname", "peer-transport-security/allowed-hostnames"]);
     PeerSkipSan = Row::new(Security, "peer-skip-client-san-verification", Bool, "false",
         "Do not compare a member's certificate with its address.")
         .older(&["experimental-peer-skip-client-san-verification"])
-        .file(&["peer-transport-security/skip-client-san-verification", "peer-skip-client-san-verification"])
-        .standing(Ignored(STANDS_ALONE));
+        .file(&["peer-transport-security/skip-client-san-verification", "peer-skip-client-san-verification"]);
     PeerAutoTls = Row::new(Security, "peer-auto-tls", Bool, "false",
         "Speak to other members with a certificate made at start.")
-        .file(&["peer-transport-security/auto-tls"])
-        .standing(Ignored(STANDS_ALONE));
+        .file(&["peer-transport-security/auto-tls"]);
     SelfSignedCertValidity = Row::new(Security, "self-signed-cert-validity", Int(1, 100), "1",
         "Validity of certificates made by --auto-tls and --peer-auto-tls.").unit("years");
     CipherSuites = Row::new(Security, "cipher-suites", List, "",
@@ -400,15 +387,13 @@ rows! {
 
     FeatureGates = Row::new(Maintenance, "feature-gates", Text, "",
         "Feature gates to set: Name=true,Name=false; AllAlpha and AllBeta set a whole stage. \
-         They are shown in the metrics; none changes what this server does.");
+         InitialCorruptCheck and CompactHashCheck act; the others are only shown in the metrics.");
     CorruptCheckTime = Row::new(Maintenance, "corrupt-check-time", Time(0, EVER), "0s",
         "Time between comparisons of the members' data; 0 turns them off.")
-        .older(&["experimental-corrupt-check-time"])
-        .standing(Ignored(STANDS_ALONE));
+        .older(&["experimental-corrupt-check-time"]);
     CompactHashCheckTime = Row::new(Maintenance, "compact-hash-check-time", Time(1, EVER), "1m",
-        "Time between comparisons of the hashes of compactions.")
-        .older(&["experimental-compact-hash-check-time"])
-        .standing(Ignored(STANDS_ALONE));
+        "Time between comparisons of the hashes of compactions, with the gate CompactHashCheck.")
+        .older(&["experimental-compact-hash-check-time"]);
     CompactionBatchLimit = Row::new(Maintenance, "compaction-batch-limit", Int(0, 1_000_000), "1000",
         "Revisions removed in one batch of a compaction; 0 means the default.")
         .older(&["experimental-compaction-batch-limit"]);
@@ -432,8 +417,7 @@ rows! {
         .standing(Ignored("the JSON gateway is not served"));
 
     ForceNewCluster = Row::new(Unsafe, "force-new-cluster", Bool, "false",
-        "Make this member the only one of its cluster, for disaster recovery.")
-        .standing(Ignored(STANDS_ALONE));
+        "Make this member the only one of its cluster, for disaster recovery.");
     UnsafeNoFsync = Row::new(Unsafe, "unsafe-no-fsync", Bool, "false",
         "Do not sync the log: a power cut loses acknowledged writes.");
 

@@ -5,6 +5,7 @@ use std::io;
 
 use holdfast_config::{Config, ConfigError, Outcome, load};
 
+mod cluster;
 mod coverage;
 mod deployments;
 mod refusals;

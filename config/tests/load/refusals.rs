@@ -104,8 +104,8 @@ fn refusals_say_what_to_change() {
             "error: --listen-client-urls: https://127.0.0.1:1 needs a certificate: give --cert-file, --key-file",
         ),
         (
-            "--listen-peer-urls=unixs://x",
-            "needs a certificate: give --peer-cert-file, --peer-key-file",
+            "--listen-peer-urls=https://127.0.0.1:1",
+            "error: --listen-peer-urls: https://127.0.0.1:1 needs a certificate: give --peer-cert-file, --peer-key-file",
         ),
         (
             "--listen-peer-urls=https://127.0.0.1:1 --peer-auto-tls",
@@ -248,8 +248,8 @@ fn refusals_say_what_to_change() {
             "expected Name=true or Name=false",
         ),
         (
-            "--discovery-srv=example.com",
-            "error: --discovery-srv (flag --discovery-srv) is not supported: members are found by --initial-cluster",
+            "--discovery-endpoints=http://h:1",
+            "error: --discovery-endpoints (flag --discovery-endpoints) is not supported: members are found by --initial-cluster",
         ),
         ("--discovery= --discovery-srv= --name a", "!error"),
         (

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_config::{
-    AuditConfig, AuditSink, AuditSync, ExternalIssuerConfig, Host, Profile, ProfileSettings,
+    AuditConfig, AuditSink, AuditSync, ExternalIssuerConfig, Host, ListenUrl, Profile,
+    ProfileSettings,
 };
 
 use crate::{Input, check, check_args, check_file, config};
@@ -27,6 +28,7 @@ fn each_profile_has_its_defaults() {
             ProfileSettings {
                 initial_auth: true,
                 max_connections_per_source: NonZeroUsize::new(1024),
+                listen_peer_urls: Vec::new(),
                 min_password_length: 12,
                 audit_sinks: vec![AuditSink::File("/var/lib/h/audit/audit.log".into())],
             }
@@ -36,6 +38,9 @@ fn each_profile_has_its_defaults() {
             ProfileSettings {
                 initial_auth: false,
                 max_connections_per_source: None,
+                listen_peer_urls: vec![
+                    ListenUrl::parse_peer("http://localhost:2380").expect("valid")
+                ],
                 min_password_length: 0,
                 audit_sinks: Vec::new(),
             }
@@ -72,7 +77,8 @@ fn each_profile_has_its_defaults() {
 #[test]
 fn what_is_given_counts_in_every_profile() {
     let config = args(
-        "--profile strict --initial-auth=false --max-connections-per-source=0 --min-password-length=8 --audit-log=none",
+        "--profile strict --initial-auth=false --max-connections-per-source=0 --min-password-length=8 --audit-log=none \
+         --listen-peer-urls=http://[::1]:7",
     );
     for profile in [Profile::Strict, Profile::Etcd] {
         assert_eq!(
@@ -80,6 +86,7 @@ fn what_is_given_counts_in_every_profile() {
             ProfileSettings {
                 initial_auth: false,
                 max_connections_per_source: None,
+                listen_peer_urls: vec![ListenUrl::parse_peer("http://[::1]:7").expect("valid")],
                 min_password_length: 8,
                 audit_sinks: Vec::new(),
             }

@@ -81,6 +81,38 @@ impl Globals {
     }
 }
 
+impl Globals {
+    /// What the flags' defaults are, with these endpoints and a user who is known by certificate.
+    pub(crate) fn with_certificate(
+        endpoints: Vec<String>,
+        ca: String,
+        cert: String,
+        key: String,
+    ) -> Globals {
+        Globals {
+            endpoints,
+            dial_timeout: Duration::from_secs(2),
+            command_timeout: Duration::from_secs(5),
+            command_timeout_given: false,
+            keepalive_time: Duration::from_secs(2),
+            keepalive_timeout: Duration::from_secs(6),
+            max_request_bytes: DEFAULT_MAX_REQUEST_BYTES,
+            max_recv_bytes: DEFAULT_MAX_RECV_BYTES,
+            tls: TlsFiles {
+                ca: Some(ca),
+                cert: Some(cert),
+                key: Some(key),
+                insecure_transport: false,
+                insecure_skip_verify: false,
+            },
+            credentials: None,
+            write_out: "simple".to_owned(),
+            hex: false,
+            discovery_domain: String::new(),
+        }
+    }
+}
+
 impl TlsFiles {
     fn from_line(line: &Read) -> Result<TlsFiles, Failure> {
         let file = |name: &str| match line.text(name) {

@@ -20,6 +20,7 @@ use crate::{
     Exit, Failure,
     cli::{Action, Invocation, Read},
     connect::{Client, Retry},
+    dev_cluster,
     go_syntax::quote,
     output::{self, Answer, Format, Style},
 };
@@ -61,11 +62,12 @@ pub(crate) async fn run(invocation: &Invocation) -> Result<(), Failure> {
     if lacking {
         return Err(output::unsupported(style.format));
     }
-    // What needs files only reads no TLS files and asks nobody for a password.
+    // What works on files, or on a cluster of its own, reads no TLS files and asks nobody for a password.
     match action {
         Action::AuditVerify => return audit::verify(line, style),
         Action::AuditTail => return audit::tail(line),
         Action::AuditGrep => return audit::grep(line),
+        Action::DevCluster => return dev_cluster::run(line).await,
         _ => {}
     }
     let context = Context {
@@ -115,6 +117,7 @@ pub(crate) async fn run(invocation: &Invocation) -> Result<(), Failure> {
         Action::AuditVerify
         | Action::AuditTail
         | Action::AuditGrep
+        | Action::DevCluster
         | Action::Completion
         | Action::Version
         | Action::Options
@@ -126,7 +129,7 @@ pub(crate) async fn run(invocation: &Invocation) -> Result<(), Failure> {
 fn has_fields(action: Action, line: &Read) -> bool {
     match action {
         Action::AuthStatus | Action::UserList => false,
-        Action::AuditVerify | Action::AuditTail | Action::AuditGrep => false,
+        Action::AuditVerify | Action::AuditTail | Action::AuditGrep | Action::DevCluster => false,
         Action::UserGet => line.flag("detail"),
         _ => true,
     }
@@ -178,7 +181,8 @@ fn has_table(action: Action) -> bool {
         | Action::TokenKeyRotate
         | Action::AuditVerify
         | Action::AuditTail
-        | Action::AuditGrep => false,
+        | Action::AuditGrep
+        | Action::DevCluster => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The administration service: what etcd's API has no place for.
 
-use super::{Connection, Session, errors, off_runtime};
+use super::{Connection, Session, off_runtime};
 use crate::identity::unix_now;
 use crate::metrics::Rpc;
 use crate::tokens::TokensError;
@@ -61,8 +61,8 @@ impl Admin for Session {
     ) -> Result<Response<pb::ListTokenKeysResponse>, Status> {
         let (call, _) = self.begin(Rpc::ListTokenKeys, request);
         call.run(async {
+            self.linearizable().await?;
             call.authorize(TokenKeys).await?;
-            self.linearizable()?;
             let seconds = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
             let keys = self.node().tenants.token_keys();
             Ok(pb::ListTokenKeysResponse {
@@ -115,7 +115,7 @@ impl Connection {
         self.worker
             .propose_internal(&self.tenant, &publish)
             .await
-            .map_err(errors::unanswered)?;
+            .map_err(|error| self.unanswered(error))?;
         let connection = self.clone();
         off_runtime(move || connection.node().tokens.take_next())
             .await?

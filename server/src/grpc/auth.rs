@@ -71,8 +71,8 @@ impl Auth for Session {
     ) -> Result<Response<pb::AuthStatusResponse>, Status> {
         let (call, _) = self.begin(Rpc::AuthStatus, request);
         call.run(async {
+            self.linearizable().await?;
             call.authorize(Look(Standing::Any)).await?;
-            self.linearizable()?;
             let auth = self.tenant.auth();
             // The call is open, and how much is written is nobody's business.
             let revision = call.who().map_or(0, |_| self.tenant.revision());
@@ -93,8 +93,8 @@ impl Auth for Session {
         let (call, wire) = self.begin(Rpc::Authenticate, request);
         call.entry().object(&wire.name);
         call.run(async {
+            self.linearizable().await?;
             call.authorize(Look(Standing::Any)).await?;
-            self.linearizable()?;
             let token = self.login(wire).await?;
             Ok(pb::AuthenticateResponse {
                 header: Some(self.header()),
@@ -146,9 +146,9 @@ impl Auth for Session {
         let (call, wire) = self.begin(Rpc::UserGet, request);
         call.entry().object(&wire.name);
         call.run(async {
+            self.linearizable().await?;
             call.authorize(Look(Standing::AdminOrUser(&wire.name)))
                 .await?;
-            self.linearizable()?;
             let auth = self.tenant.auth();
             let user = auth
                 .user(&wire.name)
@@ -168,8 +168,8 @@ impl Auth for Session {
     ) -> Result<Response<pb::AuthUserListResponse>, Status> {
         let (call, _) = self.begin(Rpc::UserList, request);
         call.run(async {
+            self.linearizable().await?;
             call.authorize(Look(Standing::Admin)).await?;
-            self.linearizable()?;
             let auth = self.tenant.auth();
             Ok(pb::AuthUserListResponse {
                 header: Some(self.header()),
@@ -253,9 +253,9 @@ impl Auth for Session {
         let (call, wire) = self.begin(Rpc::RoleGet, request);
         call.entry().object(&wire.role);
         call.run(async {
+            self.linearizable().await?;
             call.authorize(Look(Standing::AdminOrHolder(&wire.role)))
                 .await?;
-            self.linearizable()?;
             let auth = self.tenant.auth();
             let perm = permissions_of(&auth, &wire.role)?;
             Ok(pb::AuthRoleGetResponse {
@@ -273,8 +273,8 @@ impl Auth for Session {
     ) -> Result<Response<pb::AuthRoleListResponse>, Status> {
         let (call, _) = self.begin(Rpc::RoleList, request);
         call.run(async {
+            self.linearizable().await?;
             call.authorize(Look(Standing::Admin)).await?;
-            self.linearizable()?;
             let auth = self.tenant.auth();
             Ok(pb::AuthRoleListResponse {
                 header: Some(self.header()),
@@ -453,7 +453,7 @@ impl Connection {
             self.worker
                 .propose_internal(&self.tenant, &Command::Auth(change))
                 .await
-                .map_err(errors::unanswered)?;
+                .map_err(|error| self.unanswered(error))?;
         }
         // The user may have changed while the password was checked: what was right then is so no more.
         match find()? {

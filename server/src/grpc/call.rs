@@ -5,6 +5,7 @@ use crate::audit::Entry;
 use crate::identity::Identified;
 use crate::metrics::{Rpc, RpcKind};
 use holdfast_auth::{Authorized, Demands, Denied, Policy, policy};
+use holdfast_consensus::Failure;
 use prost::Message;
 use std::future::Future;
 use std::sync::{Arc, LazyLock};
@@ -26,6 +27,8 @@ pub(super) struct Call<'a> {
     begun: Instant,
     who: Result<Arc<Identified>, Denied>,
     wants_leader: bool,
+    /// Whether a learner serves it, too.
+    for_learners: bool,
     entry: Entry,
 }
 
@@ -67,6 +70,7 @@ impl Connection {
             wants_leader: metadata
                 .get("hasleader")
                 .is_some_and(|value| value == "true"),
+            for_learners: matches!(rpc, Rpc::Status | Rpc::Snapshot),
             entry,
         }
     }
@@ -76,6 +80,16 @@ impl Call<'_> {
     /// What the audit log is to say.
     pub(super) fn entry(&self) -> &Entry {
         &self.entry
+    }
+
+    /// Whether the client asked for streams to end while there is no leader.
+    pub(super) fn wants_leader(&self) -> bool {
+        self.wants_leader
+    }
+
+    /// Says that the call reads this member's own state alone, as it is: a learner serves that, too.
+    pub(super) fn reads_locally(&mut self) {
+        self.for_learners = true;
     }
 
     /// Who calls.
@@ -88,7 +102,7 @@ impl Call<'_> {
 
     /// What every call must pass before anything of it is looked at.
     fn check(&self) -> Result<(), Status> {
-        self.check_leader()?;
+        self.check_member()?;
         // What an unknown caller may call tells nothing and changes nothing, so it can be called with a token that has ended.
         if policy_of(self.rpc) != Some(Policy::Public) {
             self.who()?;
@@ -96,9 +110,14 @@ impl Call<'_> {
         Ok(())
     }
 
-    fn check_leader(&self) -> Result<(), Status> {
-        if self.wants_leader && self.connection.node().status.leader() == 0 {
-            return Err(Status::unavailable("etcdserver: no leader"));
+    /// Whether this member, as it is now, may serve the call.
+    fn check_member(&self) -> Result<(), Status> {
+        let node = self.connection.node();
+        if !self.for_learners && node.is_learner() {
+            return Err(errors::not_for_learners());
+        }
+        if self.wants_leader && node.status.leader() == 0 {
+            return Err(errors::failed(Failure::NoLeader));
         }
         Ok(())
     }
@@ -202,9 +221,9 @@ impl Call<'_> {
     /// Opens a stream whose requests are judged one by one.
     ///
     /// # Errors
-    /// When the client wants a leader and there is none, or a strict rule's record was not taken.
+    /// When this member only learns, when the client wants a leader and there is none, or when a strict rule's record was not taken.
     pub(super) async fn open_unidentified(&self) -> Result<(), Status> {
-        self.check_leader()?;
+        self.check_member()?;
         self.check_audit().await
     }
 

@@ -1,6 +1,7 @@
 //! Errors as clients know them: etcd's codes and texts (behaviour §2). Clients match the text.
 
-use crate::node::ProposeError;
+use crate::cluster::Trouble;
+use crate::node::{Node, ProposeError};
 use holdfast_auth::{AuthError, Denied};
 use holdfast_consensus::Failure;
 use holdfast_tenant::Refusal;
@@ -17,6 +18,7 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
         | Refusal::TooManyOps
         | Refusal::DuplicateKey
         | Refusal::InvalidSortOption
+        | Refusal::MemberUrlsInvalid
         | Refusal::Malformed(_) => Code::InvalidArgument,
         Refusal::Compacted | Refusal::FutureRevision | Refusal::LeaseTtlTooLarge => {
             Code::OutOfRange
@@ -24,10 +26,19 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
         Refusal::NoSpace
         | Refusal::TooManyLeases
         | Refusal::TooManyAlarms
-        | Refusal::TooManyTokenKeys => Code::ResourceExhausted,
+        | Refusal::TooManyTokenKeys
+        | Refusal::TooManyMembers => Code::ResourceExhausted,
         Refusal::Corrupt => Code::DataLoss,
-        Refusal::LeaseNotFound => Code::NotFound,
-        Refusal::LeaseExists => Code::FailedPrecondition,
+        Refusal::LeaseNotFound | Refusal::MemberNotFound => Code::NotFound,
+        Refusal::LeaseExists
+        | Refusal::MemberExists
+        | Refusal::PeerUrlExists
+        | Refusal::NotLearner
+        | Refusal::LearnerNotReady
+        | Refusal::TooManyLearners
+        | Refusal::NotEnoughStarted
+        | Refusal::MemberInstance => Code::FailedPrecondition,
+        Refusal::UnhealthyCluster => Code::Unavailable,
         Refusal::Storage(_) => Code::Internal,
     };
     Status::new(code, refusal.to_string())
@@ -35,8 +46,11 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
 
 pub(super) fn failed(failure: Failure) -> Status {
     let code = match failure {
-        Failure::Overloaded | Failure::DiskFull => Code::ResourceExhausted,
-        Failure::NoLeader | Failure::LeaderChanged | Failure::Stopped => Code::Unavailable,
+        Failure::Overloaded | Failure::ChangePending | Failure::DiskFull => Code::ResourceExhausted,
+        Failure::NotLeader => Code::FailedPrecondition,
+        Failure::NoLeader | Failure::LeaderChanged | Failure::ConnectionLost | Failure::Stopped => {
+            Code::Unavailable
+        }
     };
     Status::new(code, failure.to_string())
 }
@@ -79,13 +93,30 @@ pub(super) fn audit_unavailable() -> Status {
     Status::unavailable("etcdserver: the audit log does not take the request's record")
 }
 
-pub(super) fn unanswered(error: ProposeError) -> Status {
+/// Why a request has no answer, as the client is told it.
+pub(crate) fn unanswered(node: &Node, error: ProposeError) -> Status {
     match error {
         ProposeError::Failure(failure) => failed(failure),
-        ProposeError::TimedOut => Status::unavailable("etcdserver: request timed out"),
+        ProposeError::TimedOut => timed_out(node.trouble()),
         ProposeError::Refused(refusal) => refused(&refusal),
         ProposeError::TooLarge => too_large(),
     }
+}
+
+/// A request that had no answer in time.
+pub(super) fn timed_out(trouble: Trouble) -> Status {
+    Status::unavailable(match trouble {
+        Trouble::None => "etcdserver: request timed out",
+        Trouble::LeaderLost => {
+            "etcdserver: request timed out, possibly due to previous leader failure"
+        }
+        Trouble::ConnectionLost => "etcdserver: request timed out, possibly due to connection lost",
+    })
+}
+
+/// What a learner does not serve.
+pub(super) fn not_for_learners() -> Status {
+    Status::failed_precondition("etcdserver: rpc not supported for learner")
 }
 
 pub(super) fn too_large() -> Status {

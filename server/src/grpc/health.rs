@@ -1,6 +1,6 @@
 //! The gRPC health protocol. Only the whole server, the empty name, is known.
 
-use super::Session;
+use super::{Session, errors};
 use holdfast_proto::health::health_check_response::ServingStatus;
 use holdfast_proto::health::{HealthCheckRequest, HealthCheckResponse};
 use holdfast_proto::servers::health::health_server::Health;
@@ -19,12 +19,23 @@ fn answer(serving: bool) -> HealthCheckResponse {
     }
 }
 
+impl Session {
+    /// A learner serves nothing that clients could be sent to.
+    fn check_member(&self) -> Result<(), Status> {
+        if self.node().is_learner() {
+            return Err(errors::not_for_learners());
+        }
+        Ok(())
+    }
+}
+
 #[tonic::async_trait]
 impl Health for Session {
     async fn check(
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
+        self.check_member()?;
         if !request.get_ref().service.is_empty() {
             return Err(Status::not_found("unknown service"));
         }
@@ -37,6 +48,7 @@ impl Health for Session {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        self.check_member()?;
         if !request.get_ref().service.is_empty() {
             let unknown = HealthCheckResponse {
                 status: ServingStatus::ServiceUnknown as i32,

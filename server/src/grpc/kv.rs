@@ -34,6 +34,8 @@ fn revision_of(answer: &Answer) -> i64 {
         | Answer::LeaseGranted { revision, .. }
         | Answer::LeaseRevoked { revision }
         | Answer::Done { revision, .. } => *revision,
+        // The members have no revision.
+        Answer::Members(_) => 0,
     }
 }
 
@@ -47,12 +49,15 @@ impl Kv for Session {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        let (call, wire) = self.begin(Rpc::Range, request);
+        let (mut call, wire) = self.begin(Rpc::Range, request);
+        let serializable = wire.serializable;
+        if serializable {
+            call.reads_locally();
+        }
         call.run(async {
-            let serializable = wire.serializable;
             let range = call.authorize(lower::range(wire).map_err(refuse)?).await?;
             if !serializable {
-                self.linearizable()?;
+                self.linearizable().await?;
             }
             self.read(range).await
         })
@@ -131,7 +136,7 @@ impl Kv for Session {
                 let txn = call.authorize(txn).await?;
                 valid.map_err(refuse)?;
                 if !serializable {
-                    self.linearizable()?;
+                    self.linearizable().await?;
                 }
                 return self.read_txn(txn).await;
             }
@@ -318,7 +323,7 @@ impl Connection {
             .worker
             .propose(&self.tenant, command)
             .await
-            .map_err(errors::unanswered)?;
+            .map_err(|error| self.unanswered(error))?;
         call.entry().revision(revision_of(&answer));
         Ok(answer)
     }
@@ -345,7 +350,7 @@ impl Connection {
         }
         let range = call.authorize(range).await?;
         if !serializable {
-            self.linearizable()?;
+            self.linearizable().await?;
         }
         let caller = range.caller().clone();
         Pages::open(self.clone(), range, caller).map_err(refuse)

@@ -1,15 +1,19 @@
 //! The Lease service.
 
 use super::kv::{refuse, unexpected};
-use super::{Connection, Session, StreamGuard, boxed, errors};
+use super::{Connection, Session, StreamEnd, StreamGuard, boxed, errors};
 use crate::identity::Identified;
 use crate::metrics::Rpc;
+use crate::node::Node;
+use crate::peer::{CallError, KeepAlive, LeaseTimes, TimeToLive};
 use holdfast_auth::{Access, Caller, Demands, Denied, KeyRange, Verb};
+use holdfast_consensus::Failure;
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::etcdserverpb::lease_server::Lease;
-use holdfast_tenant::{Answer, Command, LEASE_COST_BYTES, LeaseUse, Refusal};
+use holdfast_tenant::{Answer, Command, LEASE_COST_BYTES, LeaseUse, Refusal, Tenant, caller_bytes};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -100,12 +104,17 @@ impl Lease for Session {
         };
         let requests = request.into_inner();
         let connection = self.0.clone();
-        let begin = Some((requests, connection, who, guard));
+        let lost = call.wants_leader().then(|| connection.leader_lost());
+        let begin = Some((requests, connection, who, lost, guard));
         let answers = futures::stream::unfold(begin, |state| {
             boxed(async move {
-                let (mut requests, connection, who, mut guard) = state?;
+                let (mut requests, connection, who, mut lost, mut guard) = state?;
                 let next = tokio::select! {
                     next = requests.next() => next,
+                    status = ended(&mut lost) => {
+                        guard.code = status.code();
+                        return Some((Err(status), None));
+                    }
                     // A stream whose caller is gone ends without waiting for the next request.
                     denied = connection.revoked(&who) => {
                         let status = errors::denied(denied);
@@ -127,8 +136,15 @@ impl Lease for Session {
                         return None;
                     }
                 };
-                match connection.keep_alive(&who.caller, wire.id).await {
-                    Ok(answer) => Some((Ok(answer), Some((requests, connection, who, guard)))),
+                let renewed = tokio::select! {
+                    renewed = connection.keep_alive(&who.caller, wire.id) => renewed,
+                    status = ended(&mut lost) => Err(status),
+                };
+                match renewed {
+                    Ok(answer) => {
+                        let next = (requests, connection, who, lost, guard);
+                        Some((Ok(answer), Some(next)))
+                    }
                     Err(status) => {
                         connection.record_refusal(Rpc::LeaseKeepAlive, &who, &status);
                         guard.code = status.code();
@@ -147,20 +163,25 @@ impl Lease for Session {
         let (call, wire) = self.begin(Rpc::LeaseTimeToLive, request);
         call.run(async {
             let authorized = call.authorize(LeaseOf).await?;
-            self.linearizable()?;
-            let now = self.node().clock.now();
+            self.linearizable().await?;
             let caller = authorized.caller();
-            let time = self.judged(caller, |access| {
-                let (id, keys) = (wire.id, wire.keys);
+            let now = self.node().clock.now();
+            let (id, keys) = (wire.id, wire.keys);
+            let here = self.judged(caller, |access| {
                 self.tenant
                     .lease_time_to_live_for(access, caller, id, keys, now)
             })?;
+            // Keys, and who may look, are the same everywhere; how long it lasts only the leader knows.
+            let time = match here {
+                Some((_, keys)) => self.life_of(caller, id).await?.map(|time| (time, keys)),
+                None => None,
+            };
             let header = Some(self.header());
             Ok(match time {
                 Some((time, keys)) => pb::LeaseTimeToLiveResponse {
                     header,
                     id: wire.id,
-                    ttl: time.remaining_secs(),
+                    ttl: time.remaining_secs,
                     granted_ttl: time.granted_secs,
                     keys: keys.into_iter().map(Into::into).collect(),
                 },
@@ -224,14 +245,6 @@ impl Connection {
         }
     }
 
-    /// Whether the caller of a stream may use a lease now.
-    fn may_use(&self, caller: &Caller, id: i64, purpose: LeaseUse) -> Result<(), Status> {
-        let auth = self.tenant.auth().clone();
-        auth.stream_access(caller)
-            .and_then(|access| self.tenant.may_use_lease(&access, caller, id, purpose))
-            .map_err(errors::denied)
-    }
-
     /// Waits until the caller of a stream is nobody who may have one.
     async fn revoked(&self, who: &Identified) -> Denied {
         let mut changes = self.node().auth_changes.clone();
@@ -265,16 +278,7 @@ impl Connection {
         caller: &Caller,
         id: i64,
     ) -> Result<pb::LeaseKeepAliveResponse, Status> {
-        self.linearizable()?;
-        self.may_use(caller, id, LeaseUse::KeepAlive)?;
-        let renewed = self.tenant.renew_lease(id, self.node().clock.now());
-        if let Some((_, true)) = renewed {
-            // A restart must not count from the time that was recorded before this renewal.
-            self.worker
-                .propose_internal(&self.tenant, &Command::LeaseCheckpoint(vec![(id, 0)]))
-                .await
-                .map_err(errors::unanswered)?;
-        }
+        let ttl = self.renew(caller, id).await?;
         let metrics = &self.node().metrics;
         metrics.lease_renewed();
         metrics.messages_received(Rpc::LeaseKeepAlive, 1);
@@ -283,7 +287,170 @@ impl Connection {
             header: Some(self.header()),
             id,
             // An unknown or expired lease is answered with no time left, not with an error (behaviour §3.8).
-            ttl: renewed.map_or(0, |(ttl, _)| ttl),
+            ttl,
         })
     }
+
+    /// Renews a lease where it is counted: at the leader.
+    async fn renew(&self, caller: &Caller, id: i64) -> Result<i64, Status> {
+        let node = self.node();
+        let begun = Instant::now();
+        loop {
+            let leader = node
+                .leader()
+                .await
+                .map_err(|error| self.unanswered(error))?;
+            let renewed = if leader == node.identity.member {
+                renew_leases(node, &self.tenant, caller, &[id]).await
+            } else {
+                let request = KeepAlive {
+                    tenant: self.tenant.id.0,
+                    caller: caller_bytes(caller).into(),
+                    leases: vec![id],
+                };
+                let limit = node.request_timeout();
+                let answer = node.cluster.net.keep_alive(leader, request, limit).await;
+                answer.map_err(|error| self.not_asked(error))
+            };
+            match renewed {
+                Ok(ttls) => return Ok(ttls.first().copied().unwrap_or(0)),
+                // Renewing twice does no harm, so the next leader is asked.
+                Err(status)
+                    if may_ask_again(&status) && begun.elapsed() < node.request_timeout() =>
+                {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
+    /// How long a lease lasts, as its leader counts.
+    async fn life_of(&self, caller: &Caller, id: i64) -> Result<Option<LeaseTimes>, Status> {
+        let node = self.node();
+        let begun = Instant::now();
+        loop {
+            let leader = node
+                .leader()
+                .await
+                .map_err(|error| self.unanswered(error))?;
+            let answer = if leader == node.identity.member {
+                let life = self
+                    .tenant
+                    .lease_time_to_live(id, false, node.clock.now())
+                    .map(|(time, _)| LeaseTimes {
+                        granted_secs: time.granted_secs,
+                        remaining_secs: time.remaining_secs(),
+                    });
+                if node.status.leads() {
+                    Ok(life)
+                } else {
+                    Err(not_leader())
+                }
+            } else {
+                let request = TimeToLive {
+                    tenant: self.tenant.id.0,
+                    caller: caller_bytes(caller).into(),
+                    lease: id,
+                };
+                let limit = node.request_timeout();
+                let answer = node.cluster.net.time_to_live(leader, request, limit).await;
+                answer.map_err(|error| self.not_asked(error))
+            };
+            match answer {
+                Err(status)
+                    if may_ask_again(&status) && begun.elapsed() < node.request_timeout() =>
+                {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Why the leader could not be asked.
+    fn not_asked(&self, error: CallError) -> Status {
+        match error {
+            CallError::Answered(status) => status,
+            CallError::Deadline => errors::timed_out(self.node().trouble()),
+            CallError::Refused(_)
+            | CallError::NobodyListens(_)
+            | CallError::Unreachable(_)
+            | CallError::Malformed(_) => not_leader(),
+        }
+    }
+}
+
+/// Waits for what ends a stream, if anything does.
+async fn ended(end: &mut Option<StreamEnd>) -> Status {
+    match end {
+        Some(end) => end.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How long to wait before the next leader is asked.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The member that was asked does not lead, or cannot be reached.
+fn not_leader() -> Status {
+    errors::failed(Failure::NotLeader)
+}
+
+fn may_ask_again(status: &Status) -> bool {
+    status.code() == Code::FailedPrecondition && status.message() == not_leader().message()
+}
+
+/// Renews leases as the leader; gives the seconds of each, 0 for one that there is not.
+///
+/// # Errors
+/// The refusal, as a client is told it; `not leader` if this member does not lead, or cannot be sure to have led all the time.
+pub(crate) async fn renew_leases(
+    node: &Node,
+    tenant: &Tenant,
+    caller: &Caller,
+    leases: &[i64],
+) -> Result<Vec<i64>, Status> {
+    // Everything committed before this is applied, the grants of these leases included.
+    node.linearizable()
+        .await
+        .map_err(|error| errors::unanswered(node, error))?;
+    let term = node.status.term();
+    if !node.status.leads() {
+        return Err(not_leader());
+    }
+    let mut ttls = Vec::with_capacity(leases.len());
+    let mut cleared = Vec::new();
+    {
+        let auth = tenant.auth().clone();
+        let access = auth.stream_access(caller).map_err(errors::denied)?;
+        for &id in leases {
+            tenant
+                .may_use_lease(&access, caller, id, LeaseUse::KeepAlive)
+                .map_err(errors::denied)?;
+            let renewed = tenant
+                .renew_lease(id, node.clock.now())
+                .map_err(|_| not_leader())?;
+            if let Some((_, true)) = renewed {
+                cleared.push((id, 0));
+            }
+            // An unknown or expired lease is answered with no time left, not with an error (behaviour §3.8).
+            ttls.push(renewed.map_or(0, |(ttl, _)| ttl));
+        }
+    }
+    if !cleared.is_empty() {
+        // The next leader must not count from the time that was recorded before this renewal.
+        let command = Command::LeaseCheckpoint(cleared);
+        node.propose_in_term(term, &command)
+            .await
+            .map_err(|error| errors::unanswered(node, error))?;
+    }
+    // Still the leader after the renewal: no other one has begun to count before it.
+    node.linearizable()
+        .await
+        .map_err(|error| errors::unanswered(node, error))?;
+    if !node.status.leads() || node.status.term() != term {
+        return Err(not_leader());
+    }
+    Ok(ttls)
 }

@@ -4,6 +4,7 @@ use super::call::Call;
 use super::kv::{refuse, unexpected};
 use super::{Connection, Session, StreamGuard, off_runtime, raise, snapshot};
 use crate::metrics::Rpc;
+use crate::probe::cluster_version;
 use crate::version;
 use holdfast_auth::{Caller, Demands, KeyRange, Standing, Verb};
 use holdfast_proto::etcdserverpb as pb;
@@ -63,7 +64,7 @@ impl Maintenance for Session {
             }
             let changed = match (action, kind) {
                 (AlarmAction::Get, kind) => {
-                    self.linearizable()?;
+                    self.linearizable().await?;
                     let wanted = |alarm: &Alarm| {
                         kind.is_none_or(|kind| alarm.kind == kind)
                             && (wire.member_id == 0 || alarm.member == wire.member_id)
@@ -132,7 +133,7 @@ impl Maintenance for Session {
                 raft_applied_index: status.applied(),
                 errors,
                 db_size_in_use: size,
-                is_learner: false,
+                is_learner: node.is_learner(),
                 storage_version: version::STORAGE.to_owned(),
                 db_size_quota: self
                     .tenant
@@ -191,7 +192,7 @@ impl Maintenance for Session {
         let (call, wire) = self.begin(Rpc::HashKv, request);
         call.run(async {
             let caller = call.authorize(Whole).await?.caller().clone();
-            self.linearizable()?;
+            self.linearizable().await?;
             let hash = self.hash_of(&caller, wire.revision).await?;
             Ok(pb::HashKvResponse {
                 header: Some(self.header_at(hash.revision)),
@@ -230,18 +231,10 @@ impl Maintenance for Session {
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
         let (call, wire) = self.begin(Rpc::MoveLeader, request);
+        call.entry().object(&format!("{:x}", wire.target_id));
         call.run(async {
             call.authorize(Whole).await?;
-            let node = self.node();
-            if node.status.leader() != node.identity.member {
-                return Err(Status::failed_precondition("etcdserver: not leader"));
-            }
-            // The leader is the only member: it can only stay with itself.
-            if wire.target_id != node.identity.member {
-                return Err(Status::failed_precondition(
-                    "etcdserver: bad leader transferee",
-                ));
-            }
+            self.node().move_leader(wire.target_id).await?;
             Ok(pb::MoveLeaderResponse { header: None })
         })
         .await
@@ -253,17 +246,22 @@ impl Maintenance for Session {
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         let (call, wire) = self.begin(Rpc::Downgrade, request);
+        call.entry().object(&wire.version);
         call.run(async {
             use pb::downgrade_request::DowngradeAction;
             call.authorize(Whole).await?;
-            self.linearizable()?;
+            self.linearizable().await?;
             let action = DowngradeAction::try_from(wire.action)
                 .map_err(|_| refuse(Refusal::Malformed("unknown downgrade action")))?;
+            let cluster = cluster_version(self.node()).ok_or_else(|| {
+                let text = "etcdserver: cluster version not found during downgrade";
+                Status::failed_precondition(text)
+            })?;
             if action != DowngradeAction::Cancel {
                 let target = version::minor(&wire.version).ok_or_else(|| {
                     Status::invalid_argument("etcdserver: wrong downgrade target version format")
                 })?;
-                if Some(target) != version::below_cluster() {
+                if Some(target) != version::below(cluster) {
                     return Err(Status::invalid_argument(
                         "etcdserver: invalid downgrade target version",
                     ));
@@ -275,7 +273,7 @@ impl Maintenance for Session {
             }
             Ok(pb::DowngradeResponse {
                 header: Some(self.header()),
-                version: version::CLUSTER.to_owned(),
+                version: version::of_cluster(cluster),
             })
         })
         .await

@@ -18,15 +18,17 @@ mod watch;
 mod watch_sink;
 mod work;
 
-pub(crate) use errors::message_too_large;
+pub(crate) use errors::{message_too_large, unanswered};
+pub(crate) use lease::renew_leases;
 pub(crate) use raise::encode_event;
 
 use crate::audit::Plans;
 use crate::held::Held;
 use crate::identity::{ConnectionIdentity, Identified};
 use crate::metrics::Rpc;
-use crate::node::{Node, Worker};
+use crate::node::{Node, ProposeError, Worker};
 use holdfast_auth::Denied;
+use holdfast_consensus::Failure;
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::servers::admin::admin_server::AdminServer;
 use holdfast_proto::servers::etcdserverpb::{
@@ -141,9 +143,32 @@ impl Connection {
             .identify(&auth, TENANT, &self.node().tokens, headers)
     }
 
-    /// Waits until reads are linearizable: at once on a member that leads alone.
-    fn linearizable(&self) -> Result<(), Status> {
-        self.node().can_read().map_err(errors::failed)
+    /// Waits until reads are linearizable.
+    async fn linearizable(&self) -> Result<(), Status> {
+        let readable = self.worker.linearizable().await;
+        readable.map_err(|error| self.unanswered(error))
+    }
+
+    /// Why a request has no answer, as the client is told it.
+    fn unanswered(&self, error: ProposeError) -> Status {
+        unanswered(self.node(), error)
+    }
+}
+
+/// Why a stream that runs must end.
+pub(super) type StreamEnd = std::pin::Pin<Box<dyn Future<Output = Status> + Send>>;
+
+impl Connection {
+    /// Resolves when a stream must end whose client asked for a leader: there has been none for long.
+    fn leader_lost(&self) -> StreamEnd {
+        let mut without_leader = self.node().cluster.without_leader.subscribe();
+        Box::pin(async move {
+            if without_leader.wait_for(|without| *without).await.is_err() {
+                // The node is gone, and the stream with it.
+                return std::future::pending().await;
+            }
+            errors::failed(Failure::NoLeader)
+        })
     }
 }
 

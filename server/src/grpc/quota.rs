@@ -21,7 +21,7 @@ impl Connection {
             self.worker
                 .propose_internal(&self.tenant, &Command::RaiseAlarm(alarm))
                 .await
-                .map_err(errors::unanswered)?;
+                .map_err(|error| self.unanswered(error))?;
         }
         Err(errors::refused(&Refusal::NoSpace))
     }

@@ -1,7 +1,7 @@
 //! The Watch service: one task per stream carries requests to the hub and deliveries to the client.
 
 use super::watch_sink::Sink;
-use super::{Connection, Session, StreamGuard, errors, lower};
+use super::{Connection, Session, StreamEnd, StreamGuard, errors, lower};
 use crate::audit::Entry;
 use crate::identity::{How, Identified};
 use crate::metrics::Rpc;
@@ -41,12 +41,17 @@ impl Watch for Session {
             return Err(status);
         }
         let who = call.who().cloned();
-        let ended = who.as_ref().ok().filter(|who| who.how == How::External);
-        let ended = ended.cloned().map(|who| {
-            let ended: Pin<Box<dyn Future<Output = ()> + Send>> =
-                Box::pin(async move { who.ended().await });
-            ended
-        });
+        let external = who.as_ref().ok().filter(|who| who.how == How::External);
+        let mut ends: Vec<StreamEnd> = Vec::new();
+        if let Some(who) = external.cloned() {
+            ends.push(Box::pin(async move {
+                who.ended().await;
+                errors::denied(Denied::InvalidToken)
+            }));
+        }
+        if call.wants_leader() {
+            ends.push(self.leader_lost());
+        }
         let id = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
         let inbox = self.node().tenants.inbox().clone();
         let sink = Arc::new(Sink::new(id, inbox.clone(), self.worker.mailbox.clone()));
@@ -64,7 +69,7 @@ impl Watch for Session {
             sink,
             connection: self.0.clone(),
             who,
-            ended,
+            ends,
             waiting: None,
             guard,
         }))
@@ -82,8 +87,8 @@ pub(crate) struct WatchStream {
     connection: Arc<Connection>,
     /// Who opened the stream.
     who: Result<Arc<Identified>, Status>,
-    /// Resolves when the caller's streams must end; `None` if they need not.
-    ended: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Each resolves when the stream must end.
+    ends: Vec<StreamEnd>,
     /// A watch whose audit record is not taken yet. The requests behind it wait.
     waiting: Option<Waiting>,
     guard: StreamGuard,
@@ -278,10 +283,12 @@ impl Stream for WatchStream {
         if this.failed {
             return Poll::Ready(None);
         }
-        if let Some(ended) = &mut this.ended
-            && ended.as_mut().poll(context).is_ready()
-        {
-            let status = errors::denied(Denied::InvalidToken);
+        let mut ends = this.ends.iter_mut();
+        let ended = ends.find_map(|end| match end.as_mut().poll(context) {
+            Poll::Ready(status) => Some(status),
+            Poll::Pending => None,
+        });
+        if let Some(status) = ended {
             this.guard.code = status.code();
             this.failed = true;
             return Poll::Ready(Some(Err(status)));

@@ -45,6 +45,8 @@ impl Probe for Fake {
             server: "3.7.1".to_owned(),
             cluster: self.leader.then(|| "3.7.0".to_owned()),
             storage: self.leader.then(|| "3.7.0".to_owned()),
+            holdfast: "1.2.3".to_owned(),
+            profile: "strict",
         }
     }
     fn metrics_text(&self) -> String {
@@ -100,7 +102,7 @@ fn a_healthy_member_answers_as_etcd() {
         (
             "/version",
             200,
-            r#"{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}"#,
+            r#"{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0","holdfast":{"version":"1.2.3","profile":"strict"}}"#,
         ),
         ("/health", 200, healthy),
         ("/health?serializable=true", 200, healthy),
@@ -187,7 +189,8 @@ fn trouble_is_told() {
             &alone,
             "/version",
             200,
-            r#"{"etcdserver":"3.7.1","etcdcluster":"not_decided","storage":"unknown"}"#.to_owned(),
+            r#"{"etcdserver":"3.7.1","etcdcluster":"not_decided","storage":"unknown","holdfast":{"version":"1.2.3","profile":"strict"}}"#
+                .to_owned(),
         ),
         (
             &stuck,

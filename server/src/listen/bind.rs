@@ -45,6 +45,19 @@ pub(super) enum Listener {
     Unix(std::os::unix::net::UnixListener, SocketFile),
 }
 
+impl Bound {
+    /// The TCP sockets, for who accepts by other means. A unix socket is closed.
+    pub(crate) fn into_tcp(self) -> Vec<std::net::TcpListener> {
+        self.listeners
+            .into_iter()
+            .filter_map(|listener| match listener {
+                Listener::Tcp(listener) => Some(listener),
+                Listener::Unix(..) => None,
+            })
+            .collect()
+    }
+}
+
 #[cfg(test)]
 impl Bound {
     /// The TCP addresses, with the port that the system chose for port 0. Empty for a unix socket.

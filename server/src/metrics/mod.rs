@@ -7,17 +7,20 @@
 mod applies;
 mod calls;
 mod clients;
+mod peer;
 mod process;
 mod render;
 mod rpc;
 mod security;
 mod series;
 
+pub(crate) use peer::{PeerMetrics, PeerSeries};
 pub(crate) use process::fd_limit;
 pub(crate) use render::Gauges;
 pub(crate) use rpc::{Kind as RpcKind, Rpc};
 pub(crate) use security::SecurityGauges;
 
+use crate::node::ProposeError;
 use applies::Applies;
 use calls::Calls;
 use clients::ClientRequests;
@@ -32,6 +35,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tonic::Code;
 
+/// When etcd asks the leader again, and counts the read as slow.
+const SLOW_READ_INDEX: Duration = Duration::from_millis(500);
+
 /// All series of this process.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -40,6 +46,7 @@ pub(crate) struct Metrics {
     clients: ClientRequests,
     at_scrape: ScrapeGauges,
     security: Security,
+    peers: PeerMetrics,
 
     wal_fsync: Histogram,
     wal_written_bytes: IntGauge,
@@ -58,6 +65,11 @@ pub(crate) struct Metrics {
     leases_expired: IntCounter,
 
     proposals_failed: IntCounter,
+    read_indexes_failed: IntCounter,
+    slow_read_indexes: IntCounter,
+    installing: IntGauge,
+    promotions: IntCounter,
+    promotion_failures: IntCounterVec,
     slow_applies: IntCounter,
     health_success: IntCounter,
     health_failures: IntCounter,
@@ -88,6 +100,7 @@ impl Metrics {
             clients: ClientRequests::new(&r),
             at_scrape: ScrapeGauges::new(&r),
             security: Security::new(&r),
+            peers: PeerMetrics::new(&r),
             wal_fsync: r.histogram(
                 "etcd_disk_wal_fsync_duration_seconds",
                 "Time that the raft log took to reach the disk.",
@@ -154,6 +167,27 @@ impl Metrics {
                 "etcd_server_proposals_failed_total",
                 "Proposals that were not taken, or whose outcome is not known.",
             ),
+            read_indexes_failed: r.counter(
+                "etcd_server_read_indexes_failed_total",
+                "Reads that did not learn from the leader what they may see.",
+            ),
+            slow_read_indexes: r.counter(
+                "etcd_server_slow_read_indexes_total",
+                "Reads that waited more than half a second for what they may see, the failed ones included.",
+            ),
+            installing: r.gauge(
+                "etcd_server_snapshot_apply_in_progress_total",
+                "1 while a received snapshot replaces this member's state.",
+            ),
+            promotions: r.counter(
+                "etcd_server_learner_promote_successes",
+                "Learners that were made voters through this member.",
+            ),
+            promotion_failures: r.counters(
+                "etcd_server_learner_promote_failures",
+                "Promotions through this member that came to nothing, by reason.",
+                &["Reason"],
+            ),
             slow_applies: r.counter(
                 "etcd_server_slow_apply_total",
                 "Entries whose application took longer than --warning-apply-duration.",
@@ -218,6 +252,11 @@ impl Metrics {
         Arc::new(metrics)
     }
 
+    /// Traffic with other members.
+    pub(crate) fn peers(&self) -> &PeerMetrics {
+        &self.peers
+    }
+
     /// An RPC began.
     pub(crate) fn started(&self, rpc: Rpc) {
         self.calls.started(rpc);
@@ -269,9 +308,34 @@ impl Metrics {
         self.range_duration[usize::from(success)].observe(took.as_secs_f64());
     }
 
-    /// A proposal failed.
-    pub(crate) fn proposal_failed(&self) {
-        self.proposals_failed.inc();
+    /// A proposal came to this; what the state machine refused did not fail.
+    pub(crate) fn proposed<T>(&self, result: &Result<T, ProposeError>) {
+        if let Err(ProposeError::Failure(_) | ProposeError::TimedOut) = result {
+            self.proposals_failed.inc();
+        }
+    }
+
+    /// A read asked for the leader's index, which came to this.
+    pub(crate) fn read_index(&self, took: Duration, result: &Result<(), ProposeError>) {
+        if took > SLOW_READ_INDEX {
+            self.slow_read_indexes.inc();
+        }
+        if result.is_err() {
+            self.read_indexes_failed.inc();
+        }
+    }
+
+    /// A snapshot begins to replace this member's state, or is done.
+    pub(crate) fn installing(&self, begins: bool) {
+        self.installing.set(i64::from(begins));
+    }
+
+    /// A promotion of a learner that this member was asked for ended. `failure` is one of a few texts.
+    pub(crate) fn promoted(&self, failure: Option<&'static str>) {
+        match failure {
+            None => self.promotions.inc(),
+            Some(reason) => self.promotion_failures.with_label_values(&[reason]).inc(),
+        }
     }
 
     /// The store took a batch of rows.

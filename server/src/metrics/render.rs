@@ -37,6 +37,12 @@ pub(crate) struct Gauges {
     pub(crate) defragmenting: bool,
     /// Bytes that are applied and not yet in the store.
     pub(crate) staged_bytes: u64,
+    /// Messages of other members that made no sense.
+    pub(crate) messages_refused: u64,
+    /// Rounds of ReadIndex; one serves many reads.
+    pub(crate) read_rounds: u64,
+    /// Snapshots that replaced this member's state.
+    pub(crate) snapshots_installed: u64,
     pub(crate) security: SecurityGauges,
 }
 
@@ -66,6 +72,9 @@ pub(super) struct ScrapeGauges {
     alarms: IntGaugeVec,
     defragmenting: IntGauge,
     staged_bytes: IntGauge,
+    messages_refused: IntCounter,
+    read_rounds: IntCounter,
+    snapshots_installed: IntCounter,
     build: IntGaugeVec,
     resident_bytes: Gauge,
     virtual_bytes: Gauge,
@@ -164,6 +173,18 @@ impl ScrapeGauges {
                 "holdfast_staged_bytes",
                 "Bytes that are applied and durable in the log, and not yet in the store.",
             ),
+            messages_refused: r.counter(
+                "holdfast_raft_messages_refused_total",
+                "Messages of other members that made no sense and were dropped.",
+            ),
+            read_rounds: r.counter(
+                "holdfast_raft_read_rounds_total",
+                "Times that this member asked the leader's index; one round serves all reads that wait.",
+            ),
+            snapshots_installed: r.counter(
+                "holdfast_raft_snapshots_installed_total",
+                "Snapshots of the leader that replaced this member's state.",
+            ),
             build: r.gauges(
                 "holdfast_build_info",
                 "Holdfast's own version.",
@@ -225,9 +246,14 @@ impl ScrapeGauges {
         }
         only(&self.member_id, &format!("{:x}", now.member_id));
         only(&self.build, env!("CARGO_PKG_VERSION"));
-        let seen = self.leader_changes.get();
-        self.leader_changes
-            .inc_by(now.leader_changes.saturating_sub(seen));
+        for (counter, value) in [
+            (&self.leader_changes, now.leader_changes),
+            (&self.messages_refused, now.messages_refused),
+            (&self.read_rounds, now.read_rounds),
+            (&self.snapshots_installed, now.snapshots_installed),
+        ] {
+            counter.inc_by(value.saturating_sub(counter.get()));
+        }
         for (gauge, value) in [
             (&self.has_leader, u64::from(now.has_leader)),
             (&self.is_leader, u64::from(now.is_leader)),

@@ -48,13 +48,18 @@ const EXPORTED: &[(&str, &str)] = &[
     ("etcd_server_is_leader", "gauge"),
     ("etcd_server_is_learner", "gauge"),
     ("etcd_server_leader_changes_seen_total", "counter"),
+    ("etcd_server_learner_promote_failures", "counter"),
+    ("etcd_server_learner_promote_successes", "counter"),
     ("etcd_server_proposals_applied_total", "gauge"),
     ("etcd_server_proposals_committed_total", "gauge"),
     ("etcd_server_proposals_failed_total", "counter"),
     ("etcd_server_proposals_pending", "gauge"),
     ("etcd_server_quota_backend_bytes", "gauge"),
     ("etcd_server_range_duration_seconds", "histogram"),
+    ("etcd_server_read_indexes_failed_total", "counter"),
     ("etcd_server_slow_apply_total", "counter"),
+    ("etcd_server_slow_read_indexes_total", "counter"),
+    ("etcd_server_snapshot_apply_in_progress_total", "gauge"),
     ("etcd_server_version", "gauge"),
     ("grpc_server_handled_total", "counter"),
     ("grpc_server_handling_seconds", "histogram"),
@@ -79,6 +84,10 @@ const EXPORTED: &[(&str, &str)] = &[
     ("holdfast_password_waiting_seconds", "histogram"),
     ("holdfast_passwords_hashed_total", "counter"),
     ("holdfast_passwords_waiting", "gauge"),
+    ("holdfast_peer_connections_open", "gauge"),
+    ("holdfast_raft_messages_refused_total", "counter"),
+    ("holdfast_raft_read_rounds_total", "counter"),
+    ("holdfast_raft_snapshots_installed_total", "counter"),
     ("holdfast_staged_bytes", "gauge"),
     ("os_fd_limit", "gauge"),
     ("os_fd_used", "gauge"),
@@ -125,6 +134,7 @@ fn names_and_types_are_etcds() {
     metrics.certificates_reloaded(true);
     metrics.connection_refused("too_many");
     metrics.handshake_failed("timeout");
+    metrics.promoted(Some("member not found"));
     let text = metrics.render(&gauges());
     let mut types: Vec<(&str, &str)> = text
         .lines()
@@ -258,6 +268,50 @@ fn applied_commands_are_counted_by_kind() {
             r#"etcd_server_apply_duration_seconds_bucket{op="Put",success="true",version="v3",le="0.0016"}"#,
             1.0,
         ),
+    ] {
+        assert_eq!(found[name], value, "{name}");
+    }
+}
+
+#[test]
+fn reads_proposals_and_promotions_are_counted_by_what_they_came_to() {
+    use crate::node::ProposeError;
+    use holdfast_consensus::Failure;
+    let metrics = Metrics::new(false);
+    let long = Duration::from_secs(1);
+    metrics.read_index(Duration::ZERO, &Ok(()));
+    metrics.read_index(long, &Ok(()));
+    metrics.read_index(long, &Err(ProposeError::TimedOut));
+    metrics.read_index(
+        Duration::ZERO,
+        &Err(ProposeError::Failure(Failure::LeaderChanged)),
+    );
+    metrics.proposed(&Ok(()));
+    metrics.proposed::<()>(&Err(ProposeError::Refused(Refusal::NoSpace)));
+    metrics.proposed::<()>(&Err(ProposeError::TooLarge));
+    metrics.proposed::<()>(&Err(ProposeError::Failure(Failure::NoLeader)));
+    metrics.promoted(None);
+    metrics.promoted(Some("not in sync"));
+    metrics.installing(true);
+    let found = series(&metrics.render(&Gauges {
+        messages_refused: 4,
+        read_rounds: 5,
+        snapshots_installed: 6,
+        ..gauges()
+    }));
+    for (name, value) in [
+        ("etcd_server_slow_read_indexes_total", 2.0),
+        ("etcd_server_read_indexes_failed_total", 2.0),
+        ("etcd_server_proposals_failed_total", 1.0),
+        ("etcd_server_learner_promote_successes", 1.0),
+        (
+            r#"etcd_server_learner_promote_failures{Reason="not in sync"}"#,
+            1.0,
+        ),
+        ("etcd_server_snapshot_apply_in_progress_total", 1.0),
+        ("holdfast_raft_messages_refused_total", 4.0),
+        ("holdfast_raft_read_rounds_total", 5.0),
+        ("holdfast_raft_snapshots_installed_total", 6.0),
     ] {
         assert_eq!(found[name], value, "{name}");
     }

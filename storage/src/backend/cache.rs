@@ -1,45 +1,128 @@
 //! Recently used rows, bounded by bytes.
 
 use crate::types::{Revision, Row, TenantId};
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{
+    OptionsBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// What a cached row costs besides its key and value: the row, its slot with the ghost share, and one allocation.
 const ROW_OVERHEAD_BYTES: usize = 280;
 
+/// A row of one generation of the store: a reader that was overtaken by a received snapshot cannot put an old row in a new one's
+/// place. The low half of the number does: it rises by one with each snapshot.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    generation: u32,
+    tenant: TenantId,
+    revision: Revision,
+}
+
+impl Key {
+    fn new(generation: u64, tenant: TenantId, revision: Revision) -> Key {
+        Key {
+            generation: generation as u32,
+            tenant,
+            revision,
+        }
+    }
+}
+
+/// The numbers in a key are given out by the server, nobody can choose colliding ones; and a simulated run evicts the same rows
+/// each time.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+
+    fn write_i64(&mut self, n: i64) {
+        self.write_u64(n as u64);
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        // The odd constant nearest to 2^64 / golden ratio.
+        self.0 = (self.0.rotate_left(23) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// The cache picks its shard by the low bits and a slot by the others: the high ones, which every bit of the key reaches, are
+    /// folded into all.
+    fn finish(&self) -> u64 {
+        let folded = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        folded ^ (folded >> 29)
+    }
+}
+
+type Rows = Cache<Key, Row, RowBytes, BuildHasherDefault<KeyHasher>>;
+
 #[derive(Clone)]
 struct RowBytes;
 
-impl Weighter<(TenantId, Revision), Row> for RowBytes {
-    fn weight(&self, _: &(TenantId, Revision), row: &Row) -> u64 {
+impl Weighter<Key, Row> for RowBytes {
+    fn weight(&self, _: &Key, row: &Row) -> u64 {
         (ROW_OVERHEAD_BYTES + row.key.len() + row.value.len()) as u64
     }
 }
 
-pub(super) struct RowCache(Option<Cache<(TenantId, Revision), Row, RowBytes>>);
+pub(super) struct RowCache(Option<Rows>);
 
 impl RowCache {
-    /// 0 bytes switches the cache off.
-    pub(super) fn new(bytes: u64) -> RowCache {
-        RowCache((bytes > 0).then(|| {
-            // A guess for typical rows; the table grows if they are smaller.
-            let items = usize::try_from(bytes / 1024).unwrap_or(usize::MAX);
-            Cache::with_weighter(items, bytes, RowBytes)
+    /// 0 bytes switches the cache off. `one_shard` makes it the same on every machine; otherwise there are more with more cores.
+    pub(super) fn new(bytes: u64, one_shard: bool) -> RowCache {
+        if bytes == 0 {
+            return RowCache(None);
+        }
+        // A guess for typical rows; the table grows if they are smaller.
+        let items = usize::try_from(bytes / 1024).unwrap_or(usize::MAX);
+        let mut options = OptionsBuilder::new();
+        options
+            .estimated_items_capacity(items)
+            .weight_capacity(bytes);
+        if one_shard {
+            options.shards(1);
+        }
+        // It fails only without the two capacities.
+        RowCache(options.build().ok().map(|options| {
+            Cache::with_options(
+                options,
+                RowBytes,
+                BuildHasherDefault::default(),
+                DefaultLifecycle::default(),
+            )
         }))
     }
 
-    pub(super) fn get(&self, tenant: TenantId, revision: Revision) -> Option<Row> {
-        self.0.as_ref()?.get(&(tenant, revision))
+    pub(super) fn get(&self, generation: u64, tenant: TenantId, revision: Revision) -> Option<Row> {
+        self.0
+            .as_ref()?
+            .get(&Key::new(generation, tenant, revision))
     }
 
-    pub(super) fn insert(&self, tenant: TenantId, row: Row) {
+    pub(super) fn insert(&self, generation: u64, tenant: TenantId, row: Row) {
         if let Some(cache) = &self.0 {
-            cache.insert((tenant, row.revision), row);
+            cache.insert(Key::new(generation, tenant, row.revision), row);
         }
     }
 
-    pub(super) fn remove(&self, tenant: TenantId, revision: Revision) {
+    pub(super) fn remove(&self, generation: u64, tenant: TenantId, revision: Revision) {
         if let Some(cache) = &self.0 {
-            cache.remove(&(tenant, revision));
+            cache.remove(&Key::new(generation, tenant, revision));
+        }
+    }
+
+    /// Takes everything out.
+    pub(super) fn clear(&self) {
+        if let Some(cache) = &self.0 {
+            cache.clear();
         }
     }
 

@@ -1,42 +1,56 @@
 //! The rows behind the index, shared by all tenants, and the state machine's small records.
 //!
-//! A change goes through three places: *staged* (memory, visible at once), then fjall with a buffered write (survives the process),
-//! then a *checkpoint* (synced; the raft log may be cut up to it). The raft log is what makes a change durable; this store is
-//! always behind it and is brought up to date by replay.
+//! A change goes through three places: *staged* (memory, visible at once), then the engine – fjall – with a buffered write (survives
+//! the process), then a *checkpoint* (synced; the raft log may be cut up to it). The raft log is what makes a change durable; this
+//! store is always behind it and is brought up to date by replay.
 //!
 //! One thread, the persister, calls [`Store::persist`] and [`Store::checkpoint`]; nothing else writes to fjall. fjall syncs under
 //! its journal lock (tens of milliseconds), so neither call belongs on a thread that answers requests.
+//!
+//! A member that is too far behind gets everything anew: [`Store::incoming`] takes a snapshot beside the present contents,
+//! [`Store::install`] puts it in their place.
+//!
+//! The engine may also be memory ([`Store::in_memory`]), for simulated members: the same store, on a [`MemoryStore`] that can crash.
 
 mod cache;
 mod engine;
 mod errors;
+mod fjall_writer;
+mod generations;
+mod home;
 mod journal;
 mod keys;
 mod mark;
 mod open;
 mod persist;
 mod record;
+mod replace;
 mod scan;
 mod staged;
 #[cfg(test)]
 mod tests;
 
+pub use engine::MemoryStore;
 pub use errors::{EngineError, OpenError, PersistError, ReadError};
 pub use persist::Persisted;
 pub use record::RowHeader;
+pub use replace::{IncomingStore, ReplaceError};
 pub use scan::{RowHeaders, RowScan, StoreView};
 
 pub(crate) use record::{decode as decode_record, encode as encode_record};
+pub(crate) use replace::IncomingGeneration;
 
 use crate::types::{Change, LogPosition, Revision, Row, TenantId};
 use bytes::Bytes;
 use cache::RowCache;
 use engine::Engine;
+use home::Home;
 use parking_lot::Mutex;
-use persist::Persister;
-use staged::{Lookup, Staged};
+use persist::{Persister, Writer};
+use staged::{Lookup, Seen, Staged};
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -85,6 +99,9 @@ pub struct Opened {
     pub recovered: Option<JournalCut>,
     /// The store was damaged beyond repair: it is now here, and a new one was begun that must be rebuilt.
     pub set_aside: Option<PathBuf>,
+    /// The contents came as a snapshot ([`Store::install`]), and nobody has said yet ([`Store::installed_recorded`]) that the
+    /// raft log knows it: if the log does not hold the entry at `applied`, it must be begun anew there.
+    pub installed: bool,
 }
 
 /// A cut of the engine's journal.
@@ -102,18 +119,18 @@ pub struct JournalCut {
 
 /// The store. See the module's text for the way of a change.
 pub struct Store {
-    dir: PathBuf,
+    home: Arc<Home>,
     options: StoreOptions,
     staged: Staged,
     cache: RowCache,
     persister: Mutex<Persister>,
-    engine: Engine,
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store")
-            .field("dir", &self.dir)
+            .field("home", &self.home.path())
+            .field("generation", &self.staged.generation())
             .field("staged_bytes", &self.staged.bytes())
             .finish_non_exhaustive()
     }
@@ -126,16 +143,48 @@ impl Store {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(dir: &Path, options: StoreOptions) -> Result<(Store, Opened), OpenError> {
-        let (engine, persister, opened) = open::open(dir, &options)?;
-        let store = Store {
-            dir: dir.to_owned(),
-            staged: Staged::new(opened.applied, options.max_batch_bytes),
-            cache: RowCache::new(options.cache_bytes),
-            persister: Mutex::new(persister),
-            engine,
-            options,
-        };
+        let (home, writer, opened) = open::open(dir, &options)?;
+        let writer = Writer::Fjall(Box::new(writer));
+        let store = Store::assemble(Arc::new(home), writer, &opened, options);
         Ok((store, opened))
+    }
+
+    /// Opens the store that is kept on `memory`, where a new one is empty. No threads, no time and no chance are in it; of the
+    /// options, only `cache_bytes` and `max_batch_bytes` count.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] while another is open on it that did not crash.
+    pub fn in_memory(
+        memory: &MemoryStore,
+        options: StoreOptions,
+    ) -> Result<(Store, Opened), OpenError> {
+        let holder = memory.hold()?;
+        let current = memory.current();
+        let (engine, applied) = memory.generation(current.generation, &holder);
+        let home = Home::memory(memory.clone(), holder, current.generation);
+        let opened = Opened {
+            applied,
+            installed: current.installed,
+            ..Opened::default()
+        };
+        let writer = Writer::Memory(engine);
+        let store = Store::assemble(Arc::new(home), writer, &opened, options);
+        Ok((store, opened))
+    }
+
+    fn assemble(home: Arc<Home>, writer: Writer, opened: &Opened, options: StoreOptions) -> Store {
+        Store {
+            staged: Staged::new(writer.engine(), opened.applied, options.max_batch_bytes),
+            cache: RowCache::new(options.cache_bytes, home.is_memory()),
+            persister: Mutex::new(Persister {
+                persisted: opened.applied,
+                writer,
+                installed: opened.installed,
+                retired: Vec::new(),
+            }),
+            home,
+            options,
+        }
     }
 
     /// Takes the changes of the log entries up to `position`; memory only. The calls come in log order from one thread, and a
@@ -143,9 +192,10 @@ impl Store {
     /// harmless).
     pub fn stage(&self, position: LogPosition, changes: Vec<Change>) {
         if self.cache.enabled() {
+            let generation = self.staged.generation();
             for change in &changes {
                 if let Change::DropRow(tenant, revision) = change {
-                    self.cache.remove(*tenant, *revision);
+                    self.cache.remove(generation, *tenant, *revision);
                 }
             }
         }
@@ -168,23 +218,24 @@ impl Store {
         self.staged.position()
     }
 
-    /// Reads one row: from the cache, from what is staged, from fjall.
+    /// Reads one row: from the cache, from what is staged, from the engine.
     ///
     /// # Errors
     /// [`ReadError`] if the row cannot be read or is not one.
     pub fn get(&self, tenant: TenantId, revision: Revision) -> Result<Option<Row>, ReadError> {
-        if let Some(row) = self.cache.get(tenant, revision) {
+        let generation = self.staged.generation();
+        if let Some(row) = self.cache.get(generation, tenant, revision) {
             return Ok(Some(row));
         }
         match self.staged.find(tenant, revision) {
-            Lookup::Found(row) => Ok(Some(row)),
-            Lookup::Dropped => Ok(None),
-            Lookup::Absent => self.fetch(tenant, revision),
+            Seen::Row(row) => Ok(row),
+            Seen::Ask(engine) => self.fetch(&engine, tenant, revision),
         }
     }
 
     /// Reads many rows of one tenant into `out`, one place per revision, which is cleared first. Cheaper than as many
-    /// [`Store::get`] calls: what is staged is locked once.
+    /// [`Store::get`] calls: what is staged is locked once. All are of the same contents, if [`Store::install`] replaces them
+    /// meanwhile.
     ///
     /// # Errors
     /// As [`Store::get`]; `out` is then incomplete.
@@ -194,39 +245,51 @@ impl Store {
         revisions: &[Revision],
         out: &mut Vec<Option<Row>>,
     ) -> Result<(), ReadError> {
-        out.clear();
-        out.reserve(revisions.len());
-        let mut missing = 0;
-        for &revision in revisions {
-            let row = self.cache.get(tenant, revision);
-            missing += usize::from(row.is_none());
-            out.push(row);
-        }
-        if missing == 0 {
+        loop {
+            let generation = self.staged.generation();
+            out.clear();
+            out.reserve(revisions.len());
+            let mut missing = 0;
+            for &revision in revisions {
+                let row = self.cache.get(generation, tenant, revision);
+                missing += usize::from(row.is_none());
+                out.push(row);
+            }
+            if missing == 0 {
+                return Ok(());
+            }
+            let mut lookups: Vec<Option<Lookup>> = out
+                .iter()
+                .map(|row| row.is_some().then_some(Lookup::Absent))
+                .collect();
+            let engine = self.staged.find_many(tenant, revisions, &mut lookups);
+            if engine.generation() != generation {
+                // What came from the cache was replaced meanwhile.
+                continue;
+            }
+            for ((place, lookup), &revision) in out.iter_mut().zip(lookups).zip(revisions) {
+                if place.is_none() {
+                    *place = match lookup {
+                        Some(Lookup::Found(row)) => Some(row),
+                        Some(Lookup::Dropped) => None,
+                        // Between the two looks the row may have gone from staged to the engine, never the other way.
+                        Some(Lookup::Absent) | None => self.fetch(&engine, tenant, revision)?,
+                    };
+                }
+            }
             return Ok(());
         }
-        let mut lookups: Vec<Option<Lookup>> = out
-            .iter()
-            .map(|row| row.is_some().then_some(Lookup::Absent))
-            .collect();
-        self.staged.find_many(tenant, revisions, &mut lookups);
-        for ((place, lookup), &revision) in out.iter_mut().zip(lookups).zip(revisions) {
-            if place.is_none() {
-                *place = match lookup {
-                    Some(Lookup::Found(row)) => Some(row),
-                    Some(Lookup::Dropped) => None,
-                    // Between the two looks the row may have gone from staged to fjall, never the other way.
-                    Some(Lookup::Absent) | None => self.fetch(tenant, revision)?,
-                };
-            }
-        }
-        Ok(())
     }
 
-    fn fetch(&self, tenant: TenantId, revision: Revision) -> Result<Option<Row>, ReadError> {
-        let row = self.engine.get(tenant, revision)?;
+    fn fetch(
+        &self,
+        engine: &Engine,
+        tenant: TenantId,
+        revision: Revision,
+    ) -> Result<Option<Row>, ReadError> {
+        let row = engine.get(tenant, revision)?;
         if let Some(row) = &row {
-            self.cache.insert(tenant, row.clone());
+            self.cache.insert(engine.generation(), tenant, row.clone());
         }
         Ok(row)
     }
@@ -243,10 +306,8 @@ impl Store {
     }
 
     fn rows_between(&self, tenant: TenantId, from: Revision, through_main: i64) -> scan::Merge {
-        let (capture, snapshot) = self
-            .staged
-            .capture_range(tenant, from, through_main, || self.engine.snapshot());
-        scan::Merge::new(&self.engine, &snapshot, capture, tenant, from, through_main)
+        let (capture, snapshot) = self.staged.capture_range(tenant, from, through_main);
+        scan::Merge::new(&snapshot, capture, tenant, from, through_main)
     }
 
     /// The state records whose key begins with `prefix`, in key order.
@@ -268,24 +329,25 @@ impl Store {
     /// A consistent view of rows and records as at the last staged position. Until it is dropped it holds what is staged now in
     /// memory, and the store's files open even if the store is dropped.
     pub fn view(&self) -> StoreView {
-        let (capture, snapshot) = self.staged.capture(|| self.engine.snapshot());
-        StoreView::new(self.engine.clone(), snapshot, capture)
+        let (capture, snapshot) = self.staged.capture();
+        StoreView::new(snapshot, capture)
     }
 
-    /// Bytes that the store takes on disk, journals included (what is allocated, not file lengths: journals are sparse).
+    /// Bytes that the store takes on disk, journals included (what is allocated, not file lengths: journals are sparse); 0
+    /// in memory.
     pub fn disk_bytes(&self) -> u64 {
-        self.engine.disk_bytes()
+        self.staged.engine().disk_bytes()
     }
 
-    /// Moves everything staged so far to fjall, the applied position in the same atomic batch as the rows it covers, then
+    /// Moves everything staged so far to the engine, the applied position in the same atomic batch as the rows it covers, then
     /// unpins it and leaves the rows in the cache. On the persister thread only; waits for fjall where that is behind.
     ///
     /// # Errors
     /// See [`PersistError`]: what was not moved stays staged.
     pub fn persist(&self) -> Result<Persisted, PersistError> {
-        self.persister
-            .lock()
-            .persist(&self.staged, &self.cache, &self.engine, &self.options)
+        let mut persister = self.persister.lock();
+        self.sweep(&mut persister);
+        persister.persist(&self.staged, &self.cache, &self.options)
     }
 
     /// Syncs what was persisted and records, synced, how far the journals are good. The raft log may be cut up to the
@@ -294,6 +356,8 @@ impl Store {
     /// # Errors
     /// See [`PersistError`]; the raft log must not be cut then.
     pub fn checkpoint(&self) -> Result<LogPosition, PersistError> {
-        self.persister.lock().checkpoint(&self.engine)
+        let mut persister = self.persister.lock();
+        self.sweep(&mut persister);
+        persister.checkpoint()
     }
 }

@@ -2,12 +2,14 @@
 
 use super::{
     JournalCut, Opened, StoreOptions,
-    engine::Engine,
+    engine::FjallEngine,
     errors::OpenError,
+    fjall_writer::{FjallWriter, parse_position, position_bytes},
+    generations::{self, Current, ENGINE_DIR, ENGINE_DIR_NEW, MARK_FILE, Unreadable},
+    home::Home,
     journal::{self, Ending, Progress},
     keys::{APPLIED_PREFIX, FORMAT_KEY, applied_key},
     mark::Mark,
-    persist::{Persister, parse_position, position_bytes},
 };
 use crate::types::LogPosition;
 use fjall::PersistMode;
@@ -22,10 +24,7 @@ use std::{
 /// The store's format: keys, records, the applied records. A store of a newer format is not touched.
 const FORMAT_VERSION: u32 = 1;
 
-const ENGINE_DIR: &str = "fjall";
 const ENGINE_VERSION_FILE: &str = "version";
-const ENGINE_DIR_NEW: &str = "fjall.new";
-const MARK_FILE: &str = "store.mark";
 const LOCK_FILE: &str = "store.lock";
 
 enum Failure {
@@ -39,6 +38,16 @@ impl From<OpenError> for Failure {
     }
 }
 
+impl Failure {
+    /// The error that it is where nothing can be set aside.
+    fn finally(self) -> OpenError {
+        match self {
+            Failure::Damaged { path, reason } => OpenError::Damaged { path, reason },
+            Failure::Other(error) => error,
+        }
+    }
+}
+
 fn damaged(path: &Path, reason: impl Into<String>) -> Failure {
     Failure::Damaged {
         path: path.to_owned(),
@@ -46,11 +55,10 @@ fn damaged(path: &Path, reason: impl Into<String>) -> Failure {
     }
 }
 
-pub(super) fn open(
-    dir: &Path,
-    options: &StoreOptions,
-) -> Result<(Engine, Persister, Opened), OpenError> {
-    crate::snapshot::undo_half_swap(dir).map_err(OpenError::io(dir))?;
+/// What an opened directory comes to.
+type Parts = (Home, FjallWriter, Opened);
+
+pub(super) fn open(dir: &Path, options: &StoreOptions) -> Result<Parts, OpenError> {
     let (path, reason) = match attempt(dir, options) {
         Ok(done) => return Ok(done),
         Err(Failure::Other(error)) => return Err(error),
@@ -64,21 +72,79 @@ pub(super) fn open(
         damaged = %path.display(), %reason, kept = %aside.display(),
         "store is damaged: it was set aside and must be rebuilt"
     );
-    match attempt(dir, options) {
-        Ok((engine, persister, mut opened)) => {
-            opened.set_aside = Some(aside);
-            Ok((engine, persister, opened))
-        }
-        Err(Failure::Other(error)) => Err(error),
-        Err(Failure::Damaged { path, reason }) => Err(OpenError::Damaged { path, reason }),
-    }
+    let (home, writer, mut opened) = attempt(dir, options).map_err(Failure::finally)?;
+    opened.set_aside = Some(aside);
+    Ok((home, writer, opened))
 }
 
-fn attempt(dir: &Path, options: &StoreOptions) -> Result<(Engine, Persister, Opened), Failure> {
+/// Begins an empty generation beside the others.
+pub(super) fn begin(
+    dir: &Path,
+    generation: u64,
+    options: &StoreOptions,
+    lock: &Arc<File>,
+) -> Result<FjallWriter, OpenError> {
+    let home = generations::home(dir, generation);
+    std::fs::create_dir(&home).map_err(OpenError::io(&home))?;
+    // The name must be safe before anything points to it.
+    sync_dir(dir)?;
+    create(&home, options, lock)?;
+    open_generation(dir, generation, options, lock)
+        .map(|(writer, ..)| writer)
+        .map_err(Failure::finally)
+}
+
+fn attempt(dir: &Path, options: &StoreOptions) -> Result<Parts, Failure> {
     std::fs::create_dir_all(dir).map_err(OpenError::io(dir))?;
     let lock = lock(dir)?;
-    let engine_dir = dir.join(ENGINE_DIR);
-    let mark_path = dir.join(MARK_FILE);
+    let current = Current::read(dir).map_err(|e| match e {
+        Unreadable::Io(e) => OpenError::io(Current::path(dir))(e).into(),
+        Unreadable::Damaged => damaged(&Current::path(dir), "says nothing"),
+        Unreadable::Newer(found) => OpenError::NewerFormat {
+            path: Current::path(dir),
+            found: found.into(),
+            supported: generations::VERSION.into(),
+        }
+        .into(),
+    })?;
+    let home = generations::home(dir, current.generation);
+    let engine_dir = home.join(ENGINE_DIR);
+    let missing = !engine_dir
+        .try_exists()
+        .map_err(OpenError::io(&engine_dir))?;
+    if missing {
+        if current.generation > 0 || Mark::read(&home.join(MARK_FILE)).is_ok_and(|m| m.is_some()) {
+            return Err(damaged(&engine_dir, "is missing"));
+        }
+        if !generations::list(dir)
+            .map_err(OpenError::io(dir))?
+            .is_empty()
+        {
+            return Err(damaged(&Current::path(dir), "is missing"));
+        }
+        create(&home, options, &lock)?;
+    }
+    let (writer, applied, recovered) = open_generation(dir, current.generation, options, &lock)?;
+    let newest = generations::clear(dir, current.generation)?;
+    let opened = Opened {
+        applied,
+        recovered,
+        set_aside: None,
+        installed: current.installed,
+    };
+    Ok((Home::directory(dir, lock, newest), writer, opened))
+}
+
+/// Opens one generation, whose engine exists, with all checks and repairs.
+fn open_generation(
+    dir: &Path,
+    generation: u64,
+    options: &StoreOptions,
+    lock: &Arc<File>,
+) -> Result<(FjallWriter, LogPosition, Option<JournalCut>), Failure> {
+    let home = generations::home(dir, generation);
+    let engine_dir = home.join(ENGINE_DIR);
+    let mark_path = home.join(MARK_FILE);
     let mark = match Mark::read(&mark_path) {
         Ok(mark) => mark,
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -87,23 +153,15 @@ fn attempt(dir: &Path, options: &StoreOptions) -> Result<(Engine, Persister, Ope
         }
         Err(e) => return Err(OpenError::io(&mark_path)(e).into()),
     };
-    if !engine_dir
-        .try_exists()
-        .map_err(OpenError::io(&engine_dir))?
-    {
-        if mark.is_some() {
-            return Err(damaged(&engine_dir, "is missing"));
-        }
-        create(dir, &engine_dir, options, &lock)?;
-    }
     // fjall takes a directory without it for one to be filled anew.
     let version = engine_dir.join(ENGINE_VERSION_FILE);
     if !version.try_exists().map_err(OpenError::io(&version))? {
         return Err(damaged(&version, "is missing"));
     }
 
+    let open = || FjallEngine::open(&engine_dir, generation, options, Arc::clone(lock));
     let (mut walked, mut recovered) = check_journals(dir, &engine_dir, mark.as_ref())?;
-    let engine = match Engine::open(&engine_dir, options, Arc::clone(&lock)) {
+    let engine = match open() {
         Ok(engine) => engine,
         Err(fjall::Error::JournalRecovery(error)) => {
             // The check above should have found whatever fjall refuses; where it did not, the mark is known to be good.
@@ -112,8 +170,7 @@ fn attempt(dir: &Path, options: &StoreOptions) -> Result<(Engine, Persister, Ope
                 .ok_or_else(|| damaged(&engine_dir, format!("journal: {error:?}")))?;
             recovered = Some(cut_to_mark(dir, &engine_dir, mark, &format!("{error:?}"))?);
             walked = check_journals(dir, &engine_dir, Some(mark))?.0;
-            Engine::open(&engine_dir, options, Arc::clone(&lock))
-                .map_err(|e| classify(&engine_dir, e))?
+            open().map_err(|e| classify(&engine_dir, e))?
         }
         Err(error) => return Err(classify(&engine_dir, error)),
     };
@@ -137,28 +194,21 @@ fn attempt(dir: &Path, options: &StoreOptions) -> Result<(Engine, Persister, Ope
             "store lost an unsynced tail of its journal; the raft log has it"
         );
     }
-    let mut persister = Persister {
+    let mut writer = FjallWriter {
+        engine: Arc::new(engine),
         mark_path,
-        persisted: applied,
         batch,
         walked,
         tidied: 0,
         stopped: None,
     };
     if mark.is_none() || recovered.is_some() {
-        persister
-            .checkpoint(&engine)
-            .map_err(|e| OpenError::Engine {
-                path: dir.to_owned(),
-                source: Box::new(e),
-            })?;
+        writer.checkpoint(applied).map_err(|e| OpenError::Engine {
+            path: home,
+            source: Box::new(e),
+        })?;
     }
-    let opened = Opened {
-        applied,
-        recovered,
-        set_aside: None,
-    };
-    Ok((engine, persister, opened))
+    Ok((writer, applied, recovered))
 }
 
 /// Taken before the journals are touched: fjall takes its own lock only later.
@@ -180,21 +230,16 @@ fn lock(dir: &Path) -> Result<Arc<File>, OpenError> {
 }
 
 /// Makes an empty store aside and moves it into place whole: fjall cannot go on with one that was half made.
-fn create(
-    dir: &Path,
-    engine_dir: &Path,
-    options: &StoreOptions,
-    lock: &Arc<File>,
-) -> Result<(), Failure> {
-    let new = dir.join(ENGINE_DIR_NEW);
+fn create(home: &Path, options: &StoreOptions, lock: &Arc<File>) -> Result<(), OpenError> {
+    let new = home.join(ENGINE_DIR_NEW);
     match std::fs::remove_dir_all(&new) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(OpenError::io(&new)(e).into());
+            return Err(OpenError::io(&new)(e));
         }
         _ => {}
     }
     let fill = || {
-        let engine = Engine::open(&new, options, Arc::clone(lock))?;
+        let engine = FjallEngine::open(&new, 0, options, Arc::clone(lock))?;
         let mut batch = engine.db.batch();
         batch.insert(&engine.meta, FORMAT_KEY, FORMAT_VERSION.to_be_bytes());
         batch.insert(
@@ -214,9 +259,9 @@ fn create(
             source: Box::new(e),
         },
     })?;
-    std::fs::rename(&new, engine_dir).map_err(OpenError::io(engine_dir))?;
-    sync_dir(dir)?;
-    Ok(())
+    let engine_dir = home.join(ENGINE_DIR);
+    std::fs::rename(&new, &engine_dir).map_err(OpenError::io(&engine_dir))?;
+    sync_dir(home)
 }
 
 /// Checks every journal against itself and the mark. A tail behind the mark that is not whole is cut off, with all that was
@@ -356,7 +401,7 @@ fn cut_files(cuts: &[(&Path, u64)]) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn check_format(dir: &Path, engine: &Engine) -> Result<(), Failure> {
+fn check_format(dir: &Path, engine: &FjallEngine) -> Result<(), Failure> {
     let format = engine
         .meta
         .get(FORMAT_KEY)
@@ -375,7 +420,7 @@ fn check_format(dir: &Path, engine: &Engine) -> Result<(), Failure> {
 }
 
 /// The number and position of the last batch.
-fn read_applied(engine: &Engine) -> Result<(u64, LogPosition), Failure> {
+fn read_applied(engine: &FjallEngine) -> Result<(u64, LogPosition), Failure> {
     let mut found = Vec::new();
     for item in engine.meta.prefix([APPLIED_PREFIX]).take(2) {
         let (key, value) = item.into_inner().map_err(|e| classify(engine.dir(), e))?;

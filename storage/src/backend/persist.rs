@@ -1,37 +1,26 @@
-//! The way of staged changes to disk.
+//! The way of staged changes to the engine.
 
 use super::{
     StoreOptions,
     cache::RowCache,
-    engine::Engine,
+    engine::{Engine, MemoryBatch, MemoryEngine},
     errors::PersistError,
-    journal::{self, Ending, Progress},
-    keys::{META_KEY_MAX_BYTES, applied_key, meta_key, row_key},
-    mark::{JournalMark, Mark},
+    fjall_writer::FjallWriter,
+    keys::META_KEY_MAX_BYTES,
     record,
     staged::{Segment, Staged},
 };
-use crate::types::{LogPosition, Revision, TenantId};
+use crate::types::{LogPosition, Revision, Row, TenantId};
 use bytes::Bytes;
-use fjall::{AbstractTree, OwnedWriteBatch, PersistMode};
 use std::{
     collections::{BTreeMap, HashSet},
-    io,
-    path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
-
-/// fjall waits inside a commit, without looking whether its workers are alive, once 4 buffers wait to be written or 30 runs
-/// lie in level 0. This store waits before, where it can look.
-const SEALED_MEMTABLES_MAX: usize = 2;
-const LEVEL_0_RUNS_MAX: usize = 24;
-const ENGINE_BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// What one [`super::Store::persist`] moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Persisted {
-    /// The position up to which everything is in fjall now.
+    /// The position up to which everything is in the engine now.
     pub position: LogPosition,
     /// Rows written or dropped.
     pub rows: usize,
@@ -41,22 +30,144 @@ pub struct Persisted {
 
 /// What only the persister thread needs.
 pub(super) struct Persister {
-    pub(super) mark_path: PathBuf,
     pub(super) persisted: LogPosition,
-    /// The number of the last batch (see [`super::keys::APPLIED_PREFIX`]).
-    pub(super) batch: u64,
-    /// How far each journal was walked, by its number.
-    pub(super) walked: BTreeMap<u64, Progress>,
-    /// The newest journal when the meta keyspace was last written out.
-    pub(super) tidied: u64,
-    /// The first failure of the engine, which it does not recover from.
-    pub(super) stopped: Option<Stopped>,
+    pub(super) writer: Writer,
+    /// The contents came as a snapshot that the raft log may not know of.
+    pub(super) installed: bool,
+    /// Replaced engines, until nobody reads them any more.
+    pub(super) retired: Vec<Engine>,
 }
 
-#[derive(Clone)]
-pub(super) struct Stopped {
-    no_space: bool,
-    reason: String,
+/// The writing side of an [`Engine`].
+pub(super) enum Writer {
+    Fjall(Box<FjallWriter>),
+    Memory(Arc<MemoryEngine>),
+}
+
+/// What goes to the engine at once, all or nothing. All items of a fjall batch have one sequence number, so it must not both
+/// write and remove a key.
+pub(super) struct Batch<'a> {
+    group: &'a [Arc<Segment>],
+    pub(super) drops: HashSet<(TenantId, Revision)>,
+    pub(super) meta: BTreeMap<&'a Bytes, &'a Option<Bytes>>,
+    pub(super) position: LogPosition,
+    /// Staged memory that it holds.
+    pub(super) bytes: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn new(group: &'a [Arc<Segment>], persisted: LogPosition) -> Batch<'a> {
+        let mut batch = Batch {
+            group,
+            drops: HashSet::new(),
+            meta: BTreeMap::new(),
+            position: persisted,
+            bytes: 0,
+        };
+        for segment in group {
+            batch.drops.extend(&segment.drops);
+            batch.meta.extend(&segment.meta);
+            batch.position = batch.position.max(segment.position);
+            batch.bytes += segment.bytes;
+        }
+        batch
+    }
+
+    /// The rows to write.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (TenantId, &'a Row)> {
+        self.group
+            .iter()
+            .flat_map(|s| {
+                s.rows
+                    .iter()
+                    .flat_map(|(t, of_tenant)| of_tenant.rows.iter().map(move |r| (*t, r)))
+            })
+            .filter(|(tenant, row)| {
+                self.drops.is_empty() || !self.drops.contains(&(*tenant, row.revision))
+            })
+    }
+
+    /// The number of items, at most.
+    pub(super) fn items(&self) -> usize {
+        let rows: usize = self
+            .group
+            .iter()
+            .flat_map(|s| s.rows.values())
+            .map(|t| t.rows.len())
+            .sum();
+        rows + self.drops.len() + self.meta.len()
+    }
+
+    fn check(&self) -> Result<(), PersistError> {
+        match self.meta.keys().find(|k| k.len() > META_KEY_MAX_BYTES) {
+            Some(key) => Err(PersistError::MetaKeyTooLong {
+                len: key.len(),
+                max: META_KEY_MAX_BYTES,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn engine(&self) -> Engine {
+        match self {
+            Writer::Fjall(writer) => Engine::Fjall(Arc::clone(&writer.engine)),
+            Writer::Memory(engine) => Engine::Memory(Arc::clone(engine)),
+        }
+    }
+
+    fn check_running(&self) -> Result<(), PersistError> {
+        match self {
+            Writer::Fjall(writer) => writer.check_running(),
+            Writer::Memory(_) => Ok(()),
+        }
+    }
+
+    /// No further writes until the store is opened again.
+    pub(super) fn stop(&mut self, reason: &str) {
+        match self {
+            Writer::Fjall(writer) => {
+                writer.stop_because(false, reason.to_owned());
+            }
+            // A switch in memory either happens or not.
+            Writer::Memory(_) => {}
+        }
+    }
+
+    /// Writes a batch and returns the number of rows in it.
+    fn write(&mut self, batch: &Batch<'_>, options: &StoreOptions) -> Result<usize, PersistError> {
+        match self {
+            Writer::Fjall(writer) => writer.write(batch, options),
+            Writer::Memory(engine) => write_to_memory(engine, batch),
+        }
+    }
+
+    pub(super) fn checkpoint(&mut self, persisted: LogPosition) -> Result<(), PersistError> {
+        match self {
+            Writer::Fjall(writer) => writer.checkpoint(persisted),
+            Writer::Memory(engine) => engine.sync(),
+        }
+    }
+}
+
+fn write_to_memory(engine: &MemoryEngine, batch: &Batch<'_>) -> Result<usize, PersistError> {
+    let mut rows: Vec<_> = batch
+        .rows()
+        .map(|(tenant, row)| ((tenant, row.revision), Some(record::encode(row))))
+        .collect();
+    rows.extend(batch.drops.iter().map(|key| (*key, None)));
+    let count = rows.len();
+    engine.write(MemoryBatch {
+        rows,
+        meta: batch
+            .meta
+            .iter()
+            .map(|(key, value)| ((*key).clone(), (*value).clone()))
+            .collect(),
+        position: batch.position,
+    })?;
+    Ok(count)
 }
 
 impl Persister {
@@ -64,15 +175,15 @@ impl Persister {
         &mut self,
         staged: &Staged,
         cache: &RowCache,
-        engine: &Engine,
         options: &StoreOptions,
     ) -> Result<Persisted, PersistError> {
-        self.check_running(engine)?;
+        self.writer.check_running()?;
         let segments = staged.seal();
         let mut moved = Persisted {
             position: self.persisted,
             ..Persisted::default()
         };
+        let generation = self.writer.engine().generation();
         let mut rest = segments.as_slice();
         while let Some(first) = rest.first() {
             let mut bytes = first.bytes;
@@ -84,259 +195,38 @@ impl Persister {
                 })
                 .count();
             let (group, later) = rest.split_at(1 + more);
-            moved.rows += self.write(group, engine, options)?;
-            moved.bytes += group.iter().map(|s| s.bytes).sum::<usize>();
+            let batch = Batch::new(group, self.persisted);
+            batch.check()?;
+            moved.rows += self.writer.write(&batch, options)?;
+            moved.bytes += batch.bytes;
+            self.persisted = batch.position;
             moved.position = self.persisted;
-            settle_cache(group, cache);
+            settle_cache(group, cache, generation);
             staged.unpin(group.len());
             rest = later;
         }
         Ok(moved)
     }
 
-    /// Writes the segments as one batch and returns the number of rows in it.
-    fn write(
-        &mut self,
-        group: &[Arc<Segment>],
-        engine: &Engine,
-        options: &StoreOptions,
-    ) -> Result<usize, PersistError> {
-        // All items of a batch have one sequence number, so it must not name a key twice.
-        let mut drops: HashSet<(TenantId, Revision)> = HashSet::new();
-        let mut meta: BTreeMap<&Bytes, &Option<Bytes>> = BTreeMap::new();
-        let mut position = self.persisted;
-        let mut bytes = 0;
-        for segment in group {
-            drops.extend(&segment.drops);
-            meta.extend(&segment.meta);
-            position = position.max(segment.position);
-            bytes += segment.bytes;
-        }
-        if let Some(key) = meta.keys().find(|k| k.len() > META_KEY_MAX_BYTES) {
-            return Err(PersistError::MetaKeyTooLong {
-                len: key.len(),
-                max: META_KEY_MAX_BYTES,
-            });
-        }
-        self.check_space(engine, options, bytes as u64)?;
-        self.wait_until_ready(engine)?;
-
-        let items = rows_in(group) + drops.len() + meta.len() + 2;
-        let mut batch = OwnedWriteBatch::with_capacity(engine.db.clone(), items)
-            .durability(Some(PersistMode::Buffer));
-        let mut rows = drops.len();
-        for (tenant, row) in group.iter().flat_map(|s| {
-            s.rows
-                .iter()
-                .flat_map(|(t, of_tenant)| of_tenant.rows.iter().map(move |r| (*t, r)))
-        }) {
-            if drops.is_empty() || !drops.contains(&(tenant, row.revision)) {
-                batch.insert(
-                    &engine.rows,
-                    row_key(tenant, row.revision),
-                    record::encode(row),
-                );
-                rows += 1;
-            }
-        }
-        for &(tenant, revision) in &drops {
-            batch.remove(&engine.rows, row_key(tenant, revision));
-        }
-        for (key, value) in meta {
-            match value {
-                Some(value) => batch.insert(&engine.meta, meta_key(key), value.clone()),
-                None => batch.remove(&engine.meta, meta_key(key)),
-            }
-        }
-        batch.remove(&engine.meta, applied_key(self.batch));
-        batch.insert(
-            &engine.meta,
-            applied_key(self.batch + 1),
-            position_bytes(position),
-        );
-        batch.commit().map_err(|e| self.stop(engine, &e))?;
-        self.batch += 1;
-        self.persisted = position;
-        Ok(rows)
-    }
-
-    pub(super) fn checkpoint(&mut self, engine: &Engine) -> Result<LogPosition, PersistError> {
-        self.check_running(engine)?;
-        engine
-            .db
-            .persist(PersistMode::SyncAll)
-            .map_err(|e| self.stop(engine, &e))?;
-        let journals = self.walk_journals(engine)?;
-        let newest = journals.last().map_or(0, |j| j.id);
-        let mark = Mark {
-            position: self.persisted,
-            journals,
-        };
-        mark.write(&self.mark_path)
-            .map_err(|source| PersistError::Mark {
-                path: self.mark_path.clone(),
-                source,
-            })?;
-        // fjall deletes a sealed journal only when all that it holds is in tables. Rows get there by themselves, but the few
-        // records of the meta keyspace would stay in memory and keep every journal: they are written out once per journal.
-        if newest > self.tidied {
-            engine
-                .meta
-                .rotate_memtable()
-                .map_err(|e| self.stop(engine, &e))?;
-            self.tidied = newest;
-        }
+    pub(super) fn checkpoint(&mut self) -> Result<LogPosition, PersistError> {
+        self.writer.checkpoint(self.persisted)?;
         Ok(self.persisted)
     }
-
-    /// Follows the journals to their ends. Nothing else writes, so each must end at a whole batch.
-    fn walk_journals(&mut self, engine: &Engine) -> Result<Vec<JournalMark>, PersistError> {
-        let dir = engine.dir();
-        let files = journal::list(dir).map_err(|source| PersistError::Mark {
-            path: dir.to_owned(),
-            source,
-        })?;
-        self.walked
-            .retain(|id, _| files.iter().any(|(known, _)| known == id));
-        let mut marks = Vec::with_capacity(files.len());
-        for (id, path) in files {
-            let progress = self.walked.entry(id).or_default();
-            match journal::walk(&path, progress, |_| {}) {
-                Ok(Ending::Clean) => marks.push(JournalMark {
-                    id,
-                    len: progress.len,
-                    crc: progress.crc,
-                }),
-                Ok(Ending::Broken { offset, reason, .. }) => {
-                    return Err(PersistError::Journal {
-                        path,
-                        offset,
-                        reason,
-                    });
-                }
-                // Deleted meanwhile: all that it held is in tables.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    self.walked.remove(&id);
-                }
-                Err(source) => return Err(PersistError::Mark { path, source }),
-            }
-        }
-        Ok(marks)
-    }
-
-    fn check_running(&self, engine: &Engine) -> Result<(), PersistError> {
-        match &self.stopped {
-            None => Ok(()),
-            Some(stopped) => Err(stopped.error(engine)),
-        }
-    }
-
-    fn check_space(
-        &self,
-        engine: &Engine,
-        options: &StoreOptions,
-        bytes: u64,
-    ) -> Result<(), PersistError> {
-        // The batch goes to the journal now and to a table later.
-        let needed = options.reserve_bytes.saturating_add(2 * bytes);
-        match free_bytes(engine) {
-            Some(free) if free < needed => Err(PersistError::NoSpace {
-                path: engine.dir().to_owned(),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    fn wait_until_ready(&mut self, engine: &Engine) -> Result<(), PersistError> {
-        while engine.rows.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
-            || engine.rows.tree.l0_run_count() >= LEVEL_0_RUNS_MAX
-        {
-            // Writes nothing; tells whether a worker has died.
-            engine
-                .db
-                .persist(PersistMode::Buffer)
-                .map_err(|e| self.stop(engine, &e))?;
-            std::thread::sleep(ENGINE_BUSY_PAUSE);
-        }
-        Ok(())
-    }
-
-    /// fjall refuses all writes after a failed one, so this is final; what is staged stays readable.
-    fn stop(&mut self, engine: &Engine, error: &fjall::Error) -> PersistError {
-        let full = |e: &io::Error| {
-            matches!(
-                e.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            )
-        };
-        let no_space = match error {
-            fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => full(e),
-            // A worker met the error; it is told only as "poisoned".
-            fjall::Error::Poisoned => free_bytes(engine).is_some_and(|free| free < 1 << 20),
-            _ => false,
-        };
-        let stopped = Stopped {
-            no_space,
-            reason: error.to_string(),
-        };
-        tracing::error!(path = %engine.dir().display(), error = %stopped.reason, no_space, "store stopped writing");
-        let error = stopped.error(engine);
-        self.stopped = Some(stopped);
-        error
-    }
-}
-
-impl Stopped {
-    fn error(&self, engine: &Engine) -> PersistError {
-        PersistError::Stopped {
-            path: engine.dir().to_owned(),
-            no_space: self.no_space,
-            reason: self.reason.clone(),
-        }
-    }
-}
-
-fn rows_in(group: &[Arc<Segment>]) -> usize {
-    group
-        .iter()
-        .flat_map(|s| s.rows.values())
-        .map(|t| t.rows.len())
-        .sum()
 }
 
 /// Leaves the written rows in the cache, and takes out the dropped ones: a read or an earlier batch may have put them back.
-fn settle_cache(group: &[Arc<Segment>], cache: &RowCache) {
+fn settle_cache(group: &[Arc<Segment>], cache: &RowCache, generation: u64) {
     if !cache.enabled() {
         return;
     }
     for segment in group {
         for (&tenant, of_tenant) in &segment.rows {
             for row in &of_tenant.rows {
-                cache.insert(tenant, record::detached(row));
+                cache.insert(generation, tenant, record::detached(row));
             }
         }
         for &(tenant, revision) in &segment.drops {
-            cache.remove(tenant, revision);
+            cache.remove(generation, tenant, revision);
         }
     }
-}
-
-fn free_bytes(engine: &Engine) -> Option<u64> {
-    let stat = rustix::fs::statvfs(engine.dir()).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-pub(super) fn position_bytes(position: LogPosition) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&position.index.to_be_bytes());
-    bytes[8..].copy_from_slice(&position.term.to_be_bytes());
-    bytes
-}
-
-pub(super) fn parse_position(bytes: &[u8]) -> Option<LogPosition> {
-    let (index, term) = bytes.split_first_chunk::<8>()?;
-    Some(LogPosition {
-        index: u64::from_be_bytes(*index),
-        term: u64::from_be_bytes(term.try_into().ok()?),
-    })
 }

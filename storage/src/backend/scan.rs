@@ -1,23 +1,17 @@
-//! Reads over many rows: what is staged and what is in fjall, merged.
+//! Reads over many rows: what is staged and what is in the engine, merged.
 //!
-//! The fjall snapshot is taken while the staged changes are captured, and the persister unpins only what it has written before:
+//! The engine's snapshot is taken while the staged changes are captured, and the persister unpins only what it has written before:
 //! each row of the moment is in the capture, in the snapshot, or in both (then the staged one counts).
 
 use super::{
-    engine::Engine,
+    engine::{RowIter, Snapshot},
     errors::ReadError,
-    keys::{META_PREFIX, ROW_KEY_LEN, meta_key, parse_row_key, row_key},
     record::{self, RowHeader},
     staged::{Capture, Segment},
 };
 use crate::types::{LogPosition, Revision, Row, TenantId};
 use bytes::Bytes;
-use fjall::{Readable, Snapshot};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    iter::Peekable,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, iter::Peekable, sync::Arc};
 
 /// A row's place in the merge.
 pub(super) enum Found {
@@ -30,7 +24,7 @@ pub(super) struct Merge {
     tenant: TenantId,
     segments: Vec<Arc<Segment>>,
     staged: Peekable<std::vec::IntoIter<(Revision, u32, u32)>>,
-    persisted: fjall::Iter,
+    persisted: RowIter,
     /// The next persisted row, read ahead.
     ahead: Option<(Revision, Bytes)>,
     done: bool,
@@ -38,7 +32,6 @@ pub(super) struct Merge {
 
 impl Merge {
     pub(super) fn new(
-        engine: &Engine,
         snapshot: &Snapshot,
         capture: Capture,
         tenant: TenantId,
@@ -62,27 +55,17 @@ impl Merge {
         }
         order.sort_by_key(|&(revision, segment, _)| (revision, std::cmp::Reverse(segment)));
         order.dedup_by_key(|&mut (revision, _, _)| revision);
-        let start = row_key(tenant, from);
-        let end = row_key(
-            tenant,
-            Revision {
-                main: through_main,
-                sub: u32::MAX,
-            },
-        );
-        let empty = start > end;
-        let persisted = if empty {
-            snapshot.range(&engine.rows, start..start)
-        } else {
-            snapshot.range(&engine.rows, start..=end)
+        let through = Revision {
+            main: through_main,
+            sub: u32::MAX,
         };
         Merge {
             tenant,
             segments: capture.segments,
             staged: order.into_iter().peekable(),
-            persisted,
+            persisted: snapshot.rows(tenant, from, through),
             ahead: None,
-            done: empty,
+            done: from > through,
         }
     }
 
@@ -93,22 +76,10 @@ impl Merge {
     }
 
     fn read_ahead(&mut self) -> Result<(), ReadError> {
-        if self.ahead.is_some() {
-            return Ok(());
+        if self.ahead.is_none() {
+            self.ahead = self.persisted.next(self.tenant)?;
         }
-        let Some(item) = self.persisted.next() else {
-            return Ok(());
-        };
-        let (key, value) = item.into_inner().map_err(ReadError::engine)?;
-        match parse_row_key(&key) {
-            Some((tenant, revision)) if tenant == self.tenant => {
-                self.ahead = Some((revision, Bytes::from(value)));
-                Ok(())
-            }
-            _ => Err(ReadError::CorruptKey {
-                tenant: self.tenant,
-            }),
-        }
+        Ok(())
     }
 
     fn step(&mut self) -> Result<Option<(Revision, Found)>, ReadError> {
@@ -213,16 +184,14 @@ impl Iterator for RowHeaders {
 
 /// Rows and state records as at one log position.
 pub struct StoreView {
-    engine: Engine,
     snapshot: Snapshot,
     segments: Vec<Arc<Segment>>,
     position: LogPosition,
 }
 
 impl StoreView {
-    pub(super) fn new(engine: Engine, snapshot: Snapshot, capture: Capture) -> StoreView {
+    pub(super) fn new(snapshot: Snapshot, capture: Capture) -> StoreView {
         StoreView {
-            engine,
             snapshot,
             segments: capture.segments,
             position: capture.position,
@@ -234,6 +203,11 @@ impl StoreView {
         self.position
     }
 
+    /// The headers of all rows of `tenant` in revision order: what an index is built from. Values are not decoded.
+    pub fn row_headers(&self, tenant: TenantId) -> RowHeaders {
+        RowHeaders::new(self.scan(tenant, Revision::first(0), i64::MAX).0)
+    }
+
     /// The rows of `tenant` from `from` through transaction `through_main`, in revision order.
     pub fn scan(&self, tenant: TenantId, from: Revision, through_main: i64) -> RowScan {
         let capture = Capture {
@@ -241,7 +215,6 @@ impl StoreView {
             position: self.position,
         };
         RowScan(Merge::new(
-            &self.engine,
             &self.snapshot,
             capture,
             tenant,
@@ -255,13 +228,7 @@ impl StoreView {
     /// # Errors
     /// [`ReadError::Engine`] if the store cannot be read.
     pub fn meta(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-        let mut found = BTreeMap::new();
-        for item in self.snapshot.prefix(&self.engine.meta, meta_key(prefix)) {
-            let (key, value) = item.into_inner().map_err(ReadError::engine)?;
-            if let Some((&META_PREFIX, key)) = key.split_first() {
-                found.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(&value));
-            }
-        }
+        let mut found = self.snapshot.meta(prefix)?;
         for segment in &self.segments {
             for (key, value) in &segment.meta {
                 if key.starts_with(prefix) {
@@ -283,14 +250,9 @@ impl StoreView {
         let mut tenants = BTreeSet::new();
         let mut from = Some(0u32);
         while let Some(id) = from {
-            let start = [&id.to_be_bytes()[..], &[0; ROW_KEY_LEN - 4]].concat();
-            let Some(item) = self.snapshot.range(&self.engine.rows, start..).next() else {
+            let Some(tenant) = self.snapshot.next_tenant(TenantId(id))? else {
                 break;
             };
-            let key = item.key().map_err(ReadError::engine)?;
-            let (tenant, _) = parse_row_key(&key).ok_or(ReadError::CorruptKey {
-                tenant: TenantId(id),
-            })?;
             tenants.insert(tenant);
             from = tenant.0.checked_add(1);
         }

@@ -2,7 +2,11 @@
 //!
 //! They are kept in segments. The newest one grows under the lock; when it has the size of a batch (or somebody needs a stable
 //! view) it is sealed and never changes again, so the persister and long reads share it without holding the lock.
+//!
+//! The engine below stands under the same lock: whoever looks at both sees them as they belong together, also at the moment when a
+//! received snapshot takes the place of everything.
 
+use super::engine::{Engine, Snapshot};
 use crate::types::{Change, LogPosition, Revision, Row, TenantId};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -11,7 +15,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -69,6 +73,14 @@ pub(super) enum Lookup {
     Found(Row),
     Dropped,
     Absent,
+}
+
+/// What is known of a row without reading the engine.
+pub(super) enum Seen {
+    /// The answer.
+    Row(Option<Row>),
+    /// Nothing: this engine knows.
+    Ask(Engine),
 }
 
 impl Segment {
@@ -136,8 +148,8 @@ impl TenantRows {
     }
 }
 
-#[derive(Default)]
 struct State {
+    engine: Engine,
     sealed: Vec<Arc<Segment>>,
     active: Segment,
 }
@@ -159,6 +171,8 @@ impl State {
 
 pub(super) struct Staged {
     state: RwLock<State>,
+    /// The engine's generation, for looks at the cache.
+    generation: AtomicU64,
     bytes: AtomicUsize,
     seal_at_bytes: usize,
     lowered_lock: Mutex<()>,
@@ -172,11 +186,17 @@ pub(super) struct Capture {
 }
 
 impl Staged {
-    pub(super) fn new(applied: LogPosition, seal_at_bytes: usize) -> Staged {
-        let mut state = State::default();
-        state.active.position = applied;
+    pub(super) fn new(engine: Engine, applied: LogPosition, seal_at_bytes: usize) -> Staged {
         Staged {
-            state: RwLock::new(state),
+            generation: AtomicU64::new(engine.generation()),
+            state: RwLock::new(State {
+                engine,
+                sealed: Vec::new(),
+                active: Segment {
+                    position: applied,
+                    ..Segment::default()
+                },
+            }),
             bytes: AtomicUsize::new(0),
             seal_at_bytes,
             lowered_lock: Mutex::new(()),
@@ -225,23 +245,72 @@ impl Staged {
         self.state.read().active.position
     }
 
-    pub(super) fn find(&self, tenant: TenantId, revision: Revision) -> Lookup {
-        find_in(&self.state.read(), tenant, revision)
+    /// The generation of the engine in place. It may change at any moment; what is read under a lock carries its own.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
-    /// [`Staged::find`] for many revisions under one lock: fills the empty places of `out`.
+    /// The engine in place.
+    pub(super) fn engine(&self) -> Engine {
+        self.state.read().engine.clone()
+    }
+
+    pub(super) fn find(&self, tenant: TenantId, revision: Revision) -> Seen {
+        let state = self.state.read();
+        match find_in(&state, tenant, revision) {
+            Lookup::Found(row) => Seen::Row(Some(row)),
+            Lookup::Dropped => Seen::Row(None),
+            Lookup::Absent => Seen::Ask(state.engine.clone()),
+        }
+    }
+
+    /// [`Staged::find`] for many revisions under one lock: fills the empty places of `out`, and returns the engine to ask for
+    /// those that are absent.
     pub(super) fn find_many(
         &self,
         tenant: TenantId,
         revisions: &[Revision],
         out: &mut [Option<Lookup>],
-    ) {
+    ) -> Engine {
         let state = self.state.read();
         for (place, &revision) in out.iter_mut().zip(revisions) {
             if place.is_none() {
                 *place = Some(find_in(&state, tenant, revision));
             }
         }
+        state.engine.clone()
+    }
+
+    /// Puts another engine, which holds everything up to `position`, in place and forgets all that is staged. `at_that_moment`
+    /// runs while nobody can look.
+    pub(super) fn replace(
+        &self,
+        engine: Engine,
+        position: LogPosition,
+        at_that_moment: impl FnOnce(),
+    ) {
+        let active = Segment {
+            position,
+            ..Segment::default()
+        };
+        let gone = {
+            let mut state = self.state.write();
+            self.generation
+                .store(engine.generation(), Ordering::Release);
+            self.bytes.store(0, Ordering::Relaxed);
+            at_that_moment();
+            std::mem::replace(
+                &mut *state,
+                State {
+                    engine,
+                    sealed: Vec::new(),
+                    active,
+                },
+            )
+        };
+        drop(self.lowered_lock.lock());
+        self.lowered.notify_all();
+        drop(gone);
     }
 
     /// Seals what is staged and returns all sealed segments, oldest first.
@@ -251,27 +320,26 @@ impl Staged {
         state.sealed.clone()
     }
 
-    /// Everything staged at a moment, with what `at_that_moment` returns while nothing can be staged or unpinned: a fjall snapshot
-    /// taken there holds nothing newer than the capture.
-    pub(super) fn capture<T>(&self, at_that_moment: impl FnOnce() -> T) -> (Capture, T) {
+    /// Everything staged at a moment, with a snapshot of the engine taken while nothing can be staged or unpinned: it holds
+    /// nothing newer than the capture.
+    pub(super) fn capture(&self) -> (Capture, Snapshot) {
         let mut state = self.state.write();
         state.seal();
         let capture = Capture {
             segments: state.sealed.clone(),
             position: state.active.position,
         };
-        (capture, at_that_moment())
+        (capture, state.engine.snapshot())
     }
 
     /// As [`Staged::capture`], for one tenant's revision range: segments without any are left out, and a few rows of the
     /// growing segment are copied rather than sealing it.
-    pub(super) fn capture_range<T>(
+    pub(super) fn capture_range(
         &self,
         tenant: TenantId,
         from: Revision,
         through_main: i64,
-        at_that_moment: impl FnOnce() -> T,
-    ) -> (Capture, T) {
+    ) -> (Capture, Snapshot) {
         let wanted = |segment: &Segment| {
             !segment.range(tenant, from, through_main).is_empty() || !segment.drops.is_empty()
         };
@@ -293,10 +361,10 @@ impl Staged {
                     segments,
                     position: state.active.position,
                 };
-                return (capture, at_that_moment());
+                return (capture, state.engine.snapshot());
             }
         }
-        let (mut capture, taken) = self.capture(at_that_moment);
+        let (mut capture, taken) = self.capture();
         capture.segments.retain(|s| wanted(s));
         (capture, taken)
     }

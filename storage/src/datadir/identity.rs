@@ -8,7 +8,9 @@ use std::{
     str::FromStr,
 };
 
-const FIRST_LINE: &str = "holdfast-identity 1";
+const FIRST_LINE: &str = "holdfast-identity 2";
+/// Of a directory whose member was made before there were instances.
+const OLD_FIRST_LINE: &str = "holdfast-identity 1";
 
 /// The rule set that a cluster was bootstrapped with. It is kept for life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,9 @@ pub struct Identity {
     pub name: String,
     /// The cluster's profile.
     pub profile: Profile,
+    /// A number that was drawn when the directory was made, so that another directory of the same member is told from this one. 0 in a
+    /// directory from before there were instances.
+    pub instance: u64,
 }
 
 /// Why an identity could not be read or written.
@@ -92,11 +97,12 @@ impl Identity {
             return Err(IdentityError::BadName);
         }
         let mut text = format!(
-            "{FIRST_LINE}\ncluster-id {:016x}\nmember-id {:016x}\nname {}\nprofile {}\n",
+            "{FIRST_LINE}\ncluster-id {:016x}\nmember-id {:016x}\nname {}\nprofile {}\ninstance {:016x}\n",
             self.cluster_id,
             self.member_id,
             self.name,
             self.profile.as_str(),
+            self.instance,
         );
         let crc = crc32c::crc32c(text.as_bytes());
         // Writing to a String does not fail.
@@ -132,9 +138,11 @@ impl Identity {
             return Err("its checksum does not match");
         }
         let mut lines = body.lines();
-        if lines.next() != Some(FIRST_LINE) {
-            return Err("its version is unknown");
-        }
+        let has_instance = match lines.next() {
+            Some(FIRST_LINE) => true,
+            Some(OLD_FIRST_LINE) => false,
+            _ => return Err("its version is unknown"),
+        };
         let mut field = |name: &str| {
             lines
                 .next()
@@ -149,6 +157,11 @@ impl Identity {
             profile: field("profile")?
                 .parse()
                 .map_err(|_| "its profile is unknown")?,
+            instance: if has_instance {
+                id(field("instance")?)?
+            } else {
+                0
+            },
         })
     }
 }
@@ -164,6 +177,7 @@ mod tests {
             member_id: 1,
             name: "crc32c node é".to_owned(),
             profile: Profile::Strict,
+            instance: 7,
         };
         let text = identity.encode().unwrap();
         assert_eq!(Identity::decode(text.as_bytes()).unwrap(), identity);

@@ -41,6 +41,7 @@ fn a_new_directory_is_private_and_opens_again() {
         member_id: 2,
         name: "n".to_owned(),
         profile: Profile::Etcd,
+        instance: 3,
     };
     data.write_identity(&identity).unwrap();
     drop(data);

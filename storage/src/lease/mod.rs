@@ -14,7 +14,7 @@ mod table;
 mod tests;
 
 pub use record::{Owner, RecordError};
-pub use table::{AlreadyGranted, LeaseTable, Renewal, TimeToLive};
+pub use table::{AlreadyGranted, LeaseTable, NotPrimary, Renewal, TimeToLive};
 
 /// A time on a monotonic clock of the caller's choice, or a span of it, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,31 +11,41 @@ use std::collections::{BTreeMap, BinaryHeap};
 /// etcd waits as long.
 const RETRY: Millis = Millis(3_000);
 
-/// Most queue entries that one call looks at beyond those it returns, at about a microsecond each. It matters when very many leases that were
-/// kept alive come up at once; the rest comes up at the next call.
-const EXAMINED_MAX: usize = 16_384;
+/// Most queue entries that one call looks at beyond those it returns, at about a microsecond each, while nothing can be applied. It matters
+/// when very many leases that were kept alive come up at once; the rest comes up at the next call.
+const EXAMINED_MAX: usize = 4_096;
 
 /// A queue may hold this many stale entries (of revoked leases) for each lease, and [`STALE_FLOOR`] more, before it is rebuilt.
 /// Without it a client that grants and revokes leases with a long TTL fills the memory.
 const STALE_PER_LEASE: usize = 1;
 const STALE_FLOOR: usize = 1_024;
 
+/// Most leases that end in one second of those whose time starts anew with a promotion; the others get as much longer as that takes. Else a
+/// million leases of the same TTL would end in the same moment, and a client that is a little late would find its lease over, if not yet
+/// revoked. Below the thousand a second at which a leader revokes, so that leases that end for other reasons find room beside them.
+const PROMOTED_PER_SEC: usize = 750;
+
 /// No checkpoint is planned.
 const NEVER: Millis = Millis(u64::MAX);
 
-/// All leases of one tenant.
+/// All leases of one tenant. A new one is not primary: it knows which leases there are, and ends none.
 pub struct LeaseTable {
     /// A tree, not a hash table: its growth never stops the world, and a million leases take less.
     leases: BTreeMap<i64, Lease>,
     expiry: Queue,
     checkpoints: Queue,
     checkpoint_every: Millis,
+    /// Whether this member leads, and so counts the time. Both queues are empty if not.
+    primary: bool,
 }
 
 struct Lease {
     ttl_secs: i64,
     /// Remaining time at the last checkpoint, 0 for none (then it is the full TTL).
     checkpoint_secs: i64,
+    /// The remaining time that was last given out to be recorded, 0 if there was a renewal since. What the log has beyond it is from before
+    /// the renewal, or of a leader before this one.
+    proposed_secs: i64,
     deadline: Millis,
     /// When the expiry queue names it. Never later than the deadline, except to retry; a renewal leaves it alone.
     expiry_at: Millis,
@@ -53,6 +63,11 @@ struct Queue(BinaryHeap<Reverse<(Millis, i64)>>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("lease already exists")]
 pub struct AlreadyGranted;
+
+/// This member does not lead: it knows neither how long leases live, nor may it promise anything. The leader does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("leases are not counted on this member")]
+pub struct NotPrimary;
 
 /// A lease was renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +103,7 @@ impl LeaseTable {
             expiry: Queue::default(),
             checkpoints: Queue::default(),
             checkpoint_every: checkpoint_every.max(Millis(1)),
+            primary: false,
         }
     }
 
@@ -123,6 +139,7 @@ impl LeaseTable {
         let mut lease = Lease {
             ttl_secs: record.ttl_secs,
             checkpoint_secs: record.checkpoint_secs,
+            proposed_secs: 0,
             deadline: now,
             expiry_at: now,
             checkpoint_at: NEVER,
@@ -130,8 +147,10 @@ impl LeaseTable {
             owner: record.owner,
         };
         lease.count_from(now, Millis(0), self.checkpoint_every);
-        self.expiry.push(lease.expiry_at, id);
-        self.checkpoints.push(lease.checkpoint_at, id);
+        if self.primary {
+            self.expiry.push(lease.expiry_at, id);
+            self.checkpoints.push(lease.checkpoint_at, id);
+        }
         vacant.insert(lease);
         Some(())
     }
@@ -170,17 +189,27 @@ impl LeaseTable {
     }
 
     /// Starts a lease's time anew. `None` if it is unknown, or expired and about to be revoked: that cannot be undone.
-    pub fn renew(&mut self, id: i64, now: Millis) -> Option<Renewal> {
+    ///
+    /// # Errors
+    /// [`NotPrimary`]: that says nothing about the lease, and nothing was promised.
+    pub fn renew(&mut self, id: i64, now: Millis) -> Result<Option<Renewal>, NotPrimary> {
+        if !self.primary {
+            return Err(NotPrimary);
+        }
         let lease = self
             .leases
             .get_mut(&id)
-            .filter(|lease| lease.deadline > now)?;
+            .filter(|lease| lease.deadline > now);
+        let Some(lease) = lease else {
+            return Ok(None);
+        };
         let ttl = Millis::from_secs(lease.ttl_secs);
         // Beyond one interval a checkpoint may be on its way through the log.
         let checkpointed = ttl.since(lease.deadline.since(now)) >= self.checkpoint_every;
         let clear_checkpoint = lease.checkpoint_secs != 0 || checkpointed;
         // The queue keeps the earlier time and looks again then: renewals are far more frequent than expiries.
         lease.deadline = now.plus(ttl);
+        lease.proposed_secs = 0;
         if lease.deadline < lease.expiry_at {
             // Only after an extended promotion: the granted time is less than what was left.
             lease.expiry_at = lease.deadline;
@@ -190,13 +219,13 @@ impl LeaseTable {
             lease.checkpoint_at = now;
             self.checkpoints.push(now, id);
         }
-        Some(Renewal {
+        Ok(Some(Renewal {
             ttl_secs: lease.ttl_secs,
             clear_checkpoint,
-        })
+        }))
     }
 
-    /// How long a lease lives, `None` if it is unknown.
+    /// How long a lease lives, `None` if it is unknown. What remains is true on the primary alone.
     pub fn time_to_live(&self, id: i64, now: Millis) -> Option<TimeToLive> {
         let lease = self.leases.get(&id)?;
         Some(TimeToLive {
@@ -245,8 +274,8 @@ impl LeaseTable {
         self.leases.is_empty()
     }
 
-    /// At most `max` leases whose time is over, for the leader to propose their revocation. One that is not revoked within a few
-    /// seconds is named again.
+    /// At most `max` leases whose time is over, for the leader to propose their revocation: those that ended first come first. One that is
+    /// not revoked within a few seconds is named again, behind those that ended by then. Nothing unless this member is primary.
     pub fn expired(&mut self, now: Millis, max: usize) -> Vec<i64> {
         let mut expired = Vec::new();
         for _ in 0..max.saturating_add(EXAMINED_MAX) {
@@ -263,7 +292,8 @@ impl LeaseTable {
             else {
                 continue;
             };
-            lease.expiry_at = if lease.deadline <= now {
+            // One that was renewed takes its place by the time at which it ended.
+            lease.expiry_at = if lease.deadline <= at {
                 expired.push(id);
                 now.plus(RETRY)
             } else {
@@ -275,7 +305,7 @@ impl LeaseTable {
     }
 
     /// At most `max` leases whose remaining time is to be written down, with that time in whole seconds (rounded up; 0 for the
-    /// full TTL), for the leader to propose.
+    /// full TTL), for the leader to propose. Nothing unless this member is primary.
     pub fn due_checkpoints(&mut self, now: Millis, max: usize) -> Vec<(i64, i64)> {
         let mut due = Vec::new();
         for _ in 0..max.saturating_add(EXAMINED_MAX) {
@@ -301,12 +331,15 @@ impl LeaseTable {
             let secs = i64::try_from(remaining.0.div_ceil(1000)).unwrap_or(i64::MAX);
             if elapsed < self.checkpoint_every {
                 // Renewed since it was queued: the full TTL is near enough.
+                lease.checkpoint_at = now.plus(self.checkpoint_every.since(elapsed));
                 if lease.checkpoint_secs != 0 {
                     due.push((id, 0));
+                    // The proposal may get lost; and what it clears would cut the lease short.
+                    lease.checkpoint_at = lease.checkpoint_at.min(now.plus(RETRY));
                 }
-                lease.checkpoint_at = now.plus(self.checkpoint_every.since(elapsed));
             } else {
                 due.push((id, secs));
+                lease.proposed_secs = secs;
                 lease.checkpoint_at = if remaining > self.checkpoint_every {
                     now.plus(self.checkpoint_every)
                 } else {
@@ -329,25 +362,57 @@ impl LeaseTable {
         } else {
             0
         };
+        let is_outdated =
+            lease.checkpoint_secs != 0 && lease.checkpoint_secs != lease.proposed_secs;
+        if self.primary && is_outdated {
+            // It comes from before a renewal, or from a leader before this one: the next leader must not count from it.
+            lease.checkpoint_at = Millis(0);
+            self.checkpoints.push(lease.checkpoint_at, id);
+        }
         true
     }
 
-    /// Starts all times anew, from the last checkpoint or else the full TTL, when this node begins to lead. `extend` is added
-    /// to each: clients could not renew while there was no leader.
+    /// This member begins to lead: starts all times anew, from the last checkpoint or else the full TTL. `extend` is added to each:
+    /// clients could not renew while there was no leader, and the leader before may have renewed leases until its own term ended, so that
+    /// it must be at least as long as a leader can believe to lead behind a new one (the election time-out). When very many leases
+    /// would end together, the later ones get more time; none gets less.
     pub fn promote(&mut self, now: Millis, extend: Millis) {
-        for lease in self.leases.values_mut() {
-            lease.count_from(now, extend, self.checkpoint_every);
+        self.primary = true;
+        let mut all: Vec<(Millis, i64, &mut Lease)> = self
+            .leases
+            .iter_mut()
+            .map(|(id, lease)| {
+                lease.count_from(now, extend, self.checkpoint_every);
+                (lease.deadline, *id, lease)
+            })
+            .collect();
+        all.sort_unstable_by_key(|(end, id, _)| (*end, *id));
+        for at in PROMOTED_PER_SEC..all.len() {
+            let earliest = all[at - PROMOTED_PER_SEC].0.plus(Millis(1000));
+            let (end, _, lease) = &mut all[at];
+            if *end < earliest {
+                *end = earliest;
+                lease.deadline = earliest;
+                lease.expiry_at = earliest;
+            }
         }
-        self.expiry = self
-            .leases
+        self.checkpoints = all
             .iter()
-            .map(|(id, lease)| (lease.expiry_at, *id))
+            .map(|(_, id, lease)| (lease.checkpoint_at, *id))
             .collect();
-        self.checkpoints = self
-            .leases
-            .iter()
-            .map(|(id, lease)| (lease.checkpoint_at, *id))
-            .collect();
+        self.expiry = all.iter().map(|(end, id, _)| (*end, *id)).collect();
+    }
+
+    /// This member leads no longer: it ends and records nothing until the next [`LeaseTable::promote`].
+    pub fn demote(&mut self) {
+        self.primary = false;
+        self.expiry = Queue::default();
+        self.checkpoints = Queue::default();
+    }
+
+    /// Whether this member counts the time.
+    pub fn is_primary(&self) -> bool {
+        self.primary
     }
 
     /// A lease's record for the backend, without its keys.
@@ -381,6 +446,7 @@ impl Lease {
             self.checkpoint_secs
         })
         .plus(extend);
+        self.proposed_secs = 0;
         self.deadline = now.plus(remaining);
         self.expiry_at = self.deadline;
         self.checkpoint_at = if remaining > checkpoint_every {

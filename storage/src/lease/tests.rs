@@ -25,6 +25,8 @@ enum Step {
     Apply(usize),
     /// A new leader; what was not applied is lost.
     Promote,
+    /// Another member leads from now on, until [`Step::Promote`].
+    Demote,
     /// The same, after a restart.
     Reload,
 }
@@ -54,7 +56,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => prop_oneof![0..4usize, Just(usize::MAX)].prop_map(Step::Expired),
         3 => prop_oneof![0..4usize, Just(usize::MAX)].prop_map(Step::Checkpoints),
         2 => (0..4usize).prop_map(Step::Apply),
-        1 => Just(Step::Promote),
+        2 => Just(Step::Promote),
+        1 => Just(Step::Demote),
         1 => Just(Step::Reload),
     ]
 }
@@ -75,11 +78,13 @@ struct Run {
     model: BTreeMap<i64, Plain>,
     log: VecDeque<(i64, i64)>,
     now: u64,
+    primary: bool,
 }
 
 impl Run {
     fn promote(&mut self) {
         self.log.clear();
+        self.primary = true;
         self.table.promote(Millis(self.now), EXTEND);
         for lease in self.model.values_mut() {
             lease.deadline = self.now + lease.effective as u64 * 1000 + EXTEND.0;
@@ -105,6 +110,7 @@ impl Run {
     fn checkpoints(&mut self, max: usize) {
         let due = self.table.due_checkpoints(Millis(self.now), max);
         assert!(due.len() <= max);
+        assert!(self.primary || due.is_empty());
         for (id, secs) in due {
             let lease = &self.model[&id];
             let remaining = lease.deadline.saturating_sub(self.now);
@@ -153,6 +159,10 @@ impl Run {
             }
             Step::Renew(id) => {
                 let renewal = self.table.renew(id, now);
+                assert_eq!(renewal.is_ok(), self.primary);
+                let Ok(renewal) = renewal else {
+                    return;
+                };
                 let lease = self
                     .model
                     .get_mut(&id)
@@ -172,7 +182,7 @@ impl Run {
             Step::Expired(max) => {
                 let expected: BTreeSet<i64> = (self.model.iter())
                     .filter(|(_, lease)| {
-                        lease.deadline <= self.now && lease.quiet_until <= self.now
+                        self.primary && lease.deadline <= self.now && lease.quiet_until <= self.now
                     })
                     .map(|(id, _)| *id)
                     .collect();
@@ -182,6 +192,14 @@ impl Run {
                     max.min(expected.len()),
                     "{expired:?} of {expected:?}"
                 );
+                let turns = expired.iter().map(|id| {
+                    let lease = &self.model[id];
+                    lease.quiet_until.max(lease.deadline)
+                });
+                assert!(
+                    turns.is_sorted(),
+                    "a lease is named before one that ended earlier"
+                );
                 for id in expired {
                     assert!(expected.contains(&id));
                     self.model.get_mut(&id).expect("known").quiet_until = self.now + RETRY_MS;
@@ -190,6 +208,11 @@ impl Run {
             Step::Checkpoints(max) => self.checkpoints(max),
             Step::Apply(count) => self.apply(count),
             Step::Promote => self.promote(),
+            Step::Demote => {
+                self.log.clear();
+                self.table.demote();
+                self.primary = false;
+            }
             Step::Reload => {
                 let mut table = LeaseTable::new(EVERY);
                 for (id, lease) in &self.model {
@@ -219,6 +242,7 @@ impl Run {
                 remaining: Millis(lease.deadline.saturating_sub(self.now)),
             });
             assert_eq!(self.table.time_to_live(id, Millis(self.now)), life);
+            assert_eq!(self.table.is_primary(), self.primary);
             assert!(
                 self.table.keys(id).eq(lease
                     .into_iter()
@@ -242,6 +266,10 @@ impl Run {
     /// With every due checkpoint applied, a restart now would be wrong by no more than one interval, and never in the direction
     /// that lets a lease expire early.
     fn settle(&mut self) {
+        if !self.primary {
+            assert_eq!(self.table.queued(), 0);
+            return;
+        }
         self.checkpoints(usize::MAX);
         self.apply(usize::MAX);
         for (id, lease) in self
@@ -269,7 +297,8 @@ proptest! {
     #[test]
     fn random_programs_agree_with_the_model(steps in vec(step(), 1..80)) {
         let (table, model, log) = (LeaseTable::new(EVERY), BTreeMap::new(), VecDeque::new());
-        let mut run = Run { table, model, log, now: 5_000 };
+        let mut run = Run { table, model, log, now: 5_000, primary: false };
+        run.promote();
         for (number, step) in steps.iter().enumerate() {
             run.step(step);
             run.compare();
@@ -359,7 +388,7 @@ fn a_record_with_an_owner_has_a_format_of_its_own() {
 
 #[test]
 fn granting_and_revoking_for_ever_takes_no_memory() {
-    let mut table = LeaseTable::new(EVERY);
+    let mut table = leading();
     for _ in 0..50_000 {
         table.grant(1, 9_000_000_000, None, Millis(0)).unwrap();
         table.revoke(1).unwrap();
@@ -369,14 +398,180 @@ fn granting_and_revoking_for_ever_takes_no_memory() {
 
 #[test]
 fn renewals_do_not_grow_the_queues() {
-    let mut table = LeaseTable::new(EVERY);
+    let mut table = leading();
     table.grant(1, 10, None, Millis(0)).unwrap();
     for second in 1..10_000 {
         let now = Millis(second * 1000);
-        assert!(table.renew(1, now).is_some());
+        assert!(table.renew(1, now).unwrap().is_some());
         assert!(table.expired(now, 10).is_empty());
         assert!(table.queued() <= 1);
     }
     assert_eq!(table.expired(Millis(10_008_999), 10), []);
     assert_eq!(table.expired(Millis(10_009_000), 10), [1]);
+}
+
+fn leading() -> LeaseTable {
+    let mut table = LeaseTable::new(EVERY);
+    table.promote(Millis(0), Millis(0));
+    table
+}
+
+fn secs(secs: u64) -> Millis {
+    Millis(secs * 1000)
+}
+
+#[test]
+fn who_does_not_lead_ends_nothing_and_promises_nothing() {
+    let mut table = LeaseTable::new(EVERY);
+    table.grant(1, 10, None, secs(0)).unwrap();
+    table.grant(2, 1_000, None, secs(0)).unwrap();
+    for round in 0..2 {
+        assert_eq!(table.expired(secs(5_000), 10), []);
+        assert_eq!(table.due_checkpoints(secs(5_000), 10), []);
+        assert_eq!(table.renew(1, secs(1)), Err(NotPrimary), "round {round}");
+        assert_eq!(table.renew(7, secs(1)), Err(NotPrimary));
+        table.promote(secs(5_000), secs(1));
+        assert_eq!(table.expired(secs(5_010), 10), []);
+        assert_eq!(table.expired(secs(5_011), 10), [1]);
+        table.demote();
+    }
+}
+
+#[test]
+fn leases_end_in_the_order_of_their_times_also_if_some_were_renewed() {
+    let mut table = leading();
+    table.grant(1, 10, None, secs(0)).unwrap();
+    table.grant(2, 30, None, secs(0)).unwrap();
+    table.grant(3, 40, None, secs(0)).unwrap();
+    for second in [5, 14, 23] {
+        table.renew(1, secs(second)).unwrap().unwrap();
+    }
+    // The first ended at 33.
+    assert_eq!(table.expired(secs(60), 1), [2]);
+    assert_eq!(table.expired(secs(60), 1), [1]);
+    assert_eq!(table.expired(secs(60), 1), [3]);
+}
+
+#[test]
+fn a_checkpoint_from_before_a_renewal_is_cleared_at_once() {
+    let mut table = leading();
+    table.grant(1, 3_600, None, secs(0)).unwrap();
+    assert_eq!(table.due_checkpoints(secs(3_000), 10), [(1, 600)]);
+    // While that is on its way through the log, the client renews; what clears it comes before it.
+    let renewal = table.renew(1, secs(3_000)).unwrap().unwrap();
+    assert!(renewal.clear_checkpoint);
+    assert!(table.checkpoint(1, 0));
+    assert_eq!(table.due_checkpoints(secs(3_000), 10), []);
+    assert!(table.checkpoint(1, 600));
+    assert_eq!(table.due_checkpoints(secs(3_001), 10), [(1, 0)]);
+    // Should that get lost, it is asked for again.
+    assert_eq!(table.due_checkpoints(secs(3_002), 10), []);
+    assert_eq!(table.due_checkpoints(secs(3_004), 10), [(1, 0)]);
+    assert!(table.checkpoint(1, 0));
+    assert_eq!(table.due_checkpoints(secs(3_299), 10), []);
+    assert_eq!(table.due_checkpoints(secs(3_300), 10), [(1, 3_300)]);
+}
+
+#[test]
+fn a_checkpoint_of_the_leader_before_is_cleared_at_once() {
+    let mut table = LeaseTable::new(EVERY);
+    table.grant(1, 3_600, None, secs(0)).unwrap();
+    table.promote(secs(3_000), EXTEND);
+    // The leader before had asked for it, and it was forwarded to this one.
+    assert!(table.checkpoint(1, 600));
+    assert_eq!(table.due_checkpoints(secs(3_000), 10), [(1, 0)]);
+    assert!(table.checkpoint(1, 0));
+    table.demote();
+    table.promote(secs(3_001), EXTEND);
+    let life = table.time_to_live(1, secs(3_001)).unwrap();
+    assert_eq!(life.remaining, Millis(3_601_000));
+}
+
+#[test]
+fn leases_that_end_together_after_a_promotion_are_spread() {
+    const LEASES: i64 = 10_000;
+    let mut table = LeaseTable::new(EVERY);
+    for id in 1..=LEASES {
+        // Some end earlier than the crowd, and some later.
+        let ttl = match id % 10 {
+            0 => 5,
+            1 => 40,
+            _ => 10,
+        };
+        table.grant(id, ttl, None, Millis(0)).unwrap();
+    }
+    table.promote(secs(100), secs(1));
+    let mut ends = BTreeMap::new();
+    for id in 1..=LEASES {
+        let life = table.time_to_live(id, secs(100)).unwrap();
+        let promised = Millis::from_secs(life.granted_secs).plus(secs(1));
+        assert!(life.remaining >= promised, "{id} ends too early");
+        if id % 10 == 0 {
+            // Only a thousand are in front of them.
+            assert!(life.remaining <= promised.plus(secs(1)), "{id} ends late");
+        }
+        *ends.entry(life.remaining.0 / 1000).or_insert(0) += 1;
+    }
+    let most = ends.values().max().unwrap();
+    assert!(*most <= 750, "{most} leases end in one second");
+    // Not later than it takes.
+    assert!(*ends.keys().last().unwrap() <= 41 + 2);
+
+    let mut ended = 0;
+    for half in 0..100 {
+        let expired = table.expired(Millis(100_000 + half * 500), 500);
+        expired.iter().for_each(|id| {
+            table.revoke(*id).unwrap();
+        });
+        ended += expired.len();
+    }
+    assert_eq!(ended, LEASES as usize);
+}
+
+#[test]
+#[ignore = "tells how long it takes; run it with --release --nocapture"]
+fn how_long_a_hundred_thousand_leases_take() {
+    const LEASES: i64 = 100_000;
+    let time = |what: &str, run: &mut dyn FnMut()| {
+        let begun = std::time::Instant::now();
+        run();
+        println!("{what}: {:?}", begun.elapsed());
+    };
+    let mut table = LeaseTable::new(EVERY);
+    for id in 1..=LEASES {
+        table
+            .grant(
+                id.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64),
+                3_600,
+                None,
+                Millis(0),
+            )
+            .unwrap();
+    }
+    time("promote", &mut || table.promote(secs(0), secs(1)));
+    let ids = table.list();
+    for id in &ids {
+        table.renew(*id, secs(1_000)).unwrap().unwrap();
+    }
+    time("an interval's checkpoints, 1,000", &mut || {
+        assert!(table.due_checkpoints(secs(1_001), 1_000).len() <= 1_000);
+    });
+    time("look for ends, all were renewed", &mut || {
+        assert!(table.expired(secs(4_000), 500).is_empty());
+    });
+    let (mut looks, mut longest) = (0, std::time::Duration::ZERO);
+    loop {
+        let begun = std::time::Instant::now();
+        let expired = table.expired(secs(9_000), 500);
+        longest = longest.max(begun.elapsed());
+        looks += 1;
+        for id in &expired {
+            table.revoke(*id).unwrap();
+        }
+        if table.is_empty() {
+            break;
+        }
+    }
+    println!("all end: {looks} looks, the longest {longest:?}");
+    time("demote", &mut || table.demote());
 }

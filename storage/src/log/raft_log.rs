@@ -185,6 +185,23 @@ impl<D: Disk> RaftLog<D> {
         Ok(self.state.term(index))
     }
 
+    /// The index before the oldest of the last entries up to `index` that are at most `entries` and together at most `bytes` long: what
+    /// remains when the log is cut there.
+    pub fn reach_back(&self, index: u64, entries: u64, bytes: u64) -> u64 {
+        let mut at = index;
+        let mut total = 0;
+        while index - at < entries
+            && let Some(place) = self.state.place(at)
+        {
+            total += u64::from(place.placement.bytes);
+            if total > bytes {
+                break;
+            }
+            at -= 1;
+        }
+        at
+    }
+
     /// The entries `low..high`, as many as fit `max_bytes` (context, data and 30 bytes each) but at least one. `Compacted` or
     /// `Unavailable` if not all of the range is in the log. What is read from disk is verified again; `Damaged` if it changed.
     pub fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, LogError> {

@@ -1,16 +1,14 @@
-//! Making a store out of a stream, beside the present one, and putting it in its place at once.
+//! Making a store's contents out of a stream, beside the present ones.
 
 use super::{SnapshotDecoder, SnapshotError, SnapshotInfo, SnapshotItem};
 use crate::{
-    backend::{OpenError, PersistError, Store, StoreOptions},
+    backend::{
+        IncomingGeneration, IncomingStore, OpenError, PersistError, ReplaceError, Store,
+        StoreOptions,
+    },
     types::{Change, LogPosition},
 };
-use rustix::fs::{CWD, RenameFlags};
-use std::{
-    fs::File,
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 /// Staged bytes after which rows go to disk.
 const PERSIST_ABOVE_BYTES: usize = 8 << 20;
@@ -38,54 +36,37 @@ pub enum InstallError {
     /// The stream's source failed.
     #[error("snapshot could not be read: {0}")]
     Source(Box<dyn std::error::Error + Send + Sync>),
-    /// The directories could not be swapped.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The directory.
-        path: PathBuf,
-        /// The operating system's error.
-        source: io::Error,
-    },
+    /// It could not be put in place.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
 }
 
-/// Takes a stream piece by piece. Dropped before [`Installer::finish`], it leaves the present store as it was (and a directory
-/// `<target>.incoming` that the next one clears).
+/// Takes a stream piece by piece, into a place beside the present contents of a store ([`Store::incoming`]). Dropped before
+/// [`Installer::finish`], it removes what it took.
 #[derive(Debug)]
 pub struct Installer {
-    target: PathBuf,
-    incoming: PathBuf,
-    store: Store,
+    generation: IncomingGeneration,
     decoder: SnapshotDecoder,
     items: Vec<SnapshotItem>,
     expected_cluster: Option<u64>,
 }
 
 impl Installer {
-    /// Begins an installation into `target`, the directory of a [`Store`] that exists or not.
-    ///
-    /// # Errors
-    /// [`InstallError`] if the new store cannot be made.
-    pub fn begin(
-        target: &Path,
+    pub(crate) fn begin(
+        generation: IncomingGeneration,
         expected_cluster: Option<u64>,
-        options: &StoreOptions,
-    ) -> Result<Installer, InstallError> {
-        let incoming = beside(target, ".incoming");
-        remove_dir(&incoming)?;
-        let options = StoreOptions {
-            // Nothing reads the rows while they arrive.
-            cache_bytes: 0,
-            ..options.clone()
-        };
-        let (store, _) = Store::open(&incoming, options)?;
-        Ok(Installer {
-            target: target.to_owned(),
-            incoming,
-            store,
+    ) -> Installer {
+        Installer {
+            generation,
             decoder: SnapshotDecoder::new(),
             items: Vec::new(),
             expected_cluster,
-        })
+        }
+    }
+
+    /// What is known of the snapshot: `None` until its head was read.
+    pub fn info(&self) -> Option<&SnapshotInfo> {
+        self.decoder.info()
     }
 
     /// Takes the next piece.
@@ -106,33 +87,26 @@ impl Installer {
             SnapshotItem::Meta(key, value) => Change::PutMeta(key, value),
             SnapshotItem::Row(tenant, row) => Change::PutRow(tenant, row),
         });
+        let store = &self.generation.store;
         // The position comes with the last batch: a half-filled store is at 0.
-        self.store.stage(LogPosition::default(), changes.collect());
-        if self.store.staged_bytes() > PERSIST_ABOVE_BYTES {
-            self.store.persist()?;
+        store.stage(LogPosition::default(), changes.collect());
+        if store.staged_bytes() > PERSIST_ABOVE_BYTES {
+            store.persist()?;
         }
         Ok(())
     }
 
-    /// Ends the installation: the new store is complete, synced and in its place. No [`Store`] may be open on the target.
+    /// Ends the stream: what it held is complete and synced, for [`Store::install`].
     ///
     /// # Errors
-    /// [`InstallError`] if the stream was not complete or a file operation failed.
-    pub fn finish(self) -> Result<SnapshotInfo, InstallError> {
+    /// [`InstallError`] if the stream was not complete or could not be written.
+    pub fn finish(self) -> Result<IncomingStore, InstallError> {
         let info = self.decoder.finish()?;
-        self.store.stage(info.position, Vec::new());
-        self.store.persist()?;
-        self.store.checkpoint()?;
-        drop(self.store);
-        swap(&self.incoming, &self.target).map_err(|source| InstallError::Io {
-            path: self.target.clone(),
-            source,
-        })?;
-        Ok(info)
+        Ok(self.generation.finish(info)?)
     }
 }
 
-/// Installs a whole stream; see [`Installer`].
+/// Installs a whole stream in the store in `target`, which is made if it is missing, and which nobody has open.
 ///
 /// # Errors
 /// See [`InstallError`].
@@ -146,12 +120,18 @@ where
     C: AsRef<[u8]>,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut installer = Installer::begin(target, expected_cluster, options)?;
+    let (store, _) = Store::open(target, options.clone())?;
+    let mut installer = store.incoming(expected_cluster)?;
     for chunk in chunks {
         let chunk = chunk.map_err(|e| InstallError::Source(e.into()))?;
         installer.push(chunk.as_ref())?;
     }
-    installer.finish()
+    let incoming = installer.finish()?;
+    let info = incoming.info.clone();
+    store.install(incoming)?;
+    // Removes what was replaced.
+    store.persist()?;
+    Ok(info)
 }
 
 /// Reads a whole stream and checks it, without keeping anything.
@@ -173,63 +153,4 @@ where
         items.clear();
     }
     Ok(decoder.finish()?)
-}
-
-/// Where a file system cannot swap two directories at once, a crash between the two renames leaves none in place: the old one,
-/// kept as `<dir>.replaced`, is put back.
-pub(crate) fn undo_half_swap(dir: &Path) -> io::Result<()> {
-    let replaced = beside(dir, ".replaced");
-    if !dir.try_exists()? && replaced.try_exists()? {
-        std::fs::rename(&replaced, dir)?;
-        sync_parent(dir)?;
-    }
-    Ok(())
-}
-
-fn swap(incoming: &Path, target: &Path) -> io::Result<()> {
-    let replaced = beside(target, ".replaced");
-    if replaced.try_exists()? {
-        std::fs::remove_dir_all(&replaced)?;
-    }
-    if !target.try_exists()? {
-        std::fs::rename(incoming, target)?;
-        return sync_parent(target);
-    }
-    match rustix::fs::renameat_with(CWD, incoming, CWD, target, RenameFlags::EXCHANGE) {
-        Ok(()) => {
-            sync_parent(target)?;
-            // What was the target is now under the other name.
-            std::fs::remove_dir_all(incoming)
-        }
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-            std::fs::rename(target, &replaced)?;
-            std::fs::rename(incoming, target)?;
-            sync_parent(target)?;
-            std::fs::remove_dir_all(&replaced)
-        }
-        Err(e) => Err(e.into()),
-    }
-}
-
-fn beside(dir: &Path, suffix: &str) -> PathBuf {
-    let mut name = dir.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-fn remove_dir(path: &Path) -> Result<(), InstallError> {
-    match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(InstallError::Io {
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
 }

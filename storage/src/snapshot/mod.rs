@@ -18,8 +18,6 @@ pub use decode::{SnapshotDecoder, SnapshotError, SnapshotInfo, SnapshotItem};
 pub use install::{InstallError, Installer, install, verify};
 pub use reader::{SnapshotReader, SnapshotScope};
 
-pub(crate) use install::undo_half_swap;
-
 const MAGIC: [u8; 6] = *b"HFSNAP";
 const VERSION: u16 = 1;
 /// Payload of one block: small enough for a message of the peer protocol and a gRPC chunk.

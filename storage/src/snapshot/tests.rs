@@ -220,13 +220,3 @@ fn an_empty_store_has_a_snapshot() {
     let info = verify(stream.into_iter().map(Ok::<_, Infallible>)).unwrap();
     assert_eq!((info.rows, info.position), (0, LogPosition::default()));
 }
-
-#[test]
-fn a_half_done_swap_is_undone() {
-    let dir = tempfile::tempdir().unwrap();
-    let target = dir.path().join("store");
-    drop(Store::open(&target, options()).unwrap());
-    fs::rename(&target, dir.path().join("store.replaced")).unwrap();
-    undo_half_swap(&target).unwrap();
-    assert!(target.join("store.mark").exists());
-}

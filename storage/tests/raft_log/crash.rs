@@ -22,6 +22,8 @@ enum Step {
     Compact(u64),
     /// Install a snapshot so far ahead of the end.
     Snapshot(u64),
+    /// Install a snapshot that ends so far behind the mark, among entries that it has nothing to do with.
+    SnapshotInside(u64),
     /// Let the spare pool work.
     Spares,
     /// The process dies, the machine does not.
@@ -50,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => Just(Step::Sync),
         4 => (0..256_u64).prop_map(Step::Compact),
         2 => (0..50_u64).prop_map(Step::Snapshot),
+        2 => (1..50_u64).prop_map(Step::SnapshotInside),
         3 => Just(Step::Spares),
         3 => Just(Step::Kill),
         6 => any::<u64>().prop_map(Step::Crash),
@@ -183,15 +186,23 @@ impl Run {
                 let compacted = self.log.compact_to(view.mark, view.conf_state.clone());
                 self.settle(compacted, view, true);
             }
-            Step::Snapshot(ahead) => {
-                view.mark = at(view.next_index() - 1 + ahead, self.term);
+            Step::Snapshot(_) | Step::SnapshotInside(_) => {
+                let index = match *step {
+                    Step::Snapshot(ahead) => view.next_index() - 1 + ahead,
+                    Step::SnapshotInside(behind) => view.mark.index + behind,
+                    _ => return,
+                };
+                // Of a later term than the mark; the entries that go may be of still later ones.
+                view.mark = at(index, view.mark.term + 1 + index % 3);
                 view.conf_state = Bytes::from_static(b"snapshot");
-                view.hard_state = hard_state(self.term, 0, view.mark.index);
+                view.hard_state = hard_state(view.mark.term, 0, index);
                 view.entries.clear();
                 let installed =
                     self.log
                         .install_snapshot(view.mark, view.conf_state.clone(), view.hard_state);
                 self.settle(installed, view, true);
+                let now = self.now();
+                self.term = now.entries.last().map_or(now.mark.term, |e| e.term).max(1);
             }
             Step::Spares => match self.log.spares().work() {
                 Ok(()) | Err(LogError::NoSpace { .. }) => {}

@@ -81,6 +81,44 @@ fn a_crash_keeps_what_was_synced_and_may_drop_the_rest() {
 }
 
 #[test]
+fn a_crash_undoes_the_latest_names_and_the_same_choices_give_the_same_disk() {
+    let crashed = |names: u64| {
+        let disk = MemDisk::new();
+        for name in ["a", "b"] {
+            let file = disk.create(name).expect("create");
+            file.write_at(name.as_bytes(), 0).expect("write");
+            file.sync_data().expect("sync");
+        }
+        disk.sync_dir().expect("sync");
+        disk.rename("a", "b").expect("rename");
+        disk.remove("b").expect("remove");
+        disk.create("c").expect("create");
+        let mut picks = [names].into_iter();
+        disk.crash(&mut |bound| picks.next().unwrap_or(0).min(bound - 1));
+        let names = disk.list().expect("list");
+        let content = |name: &String| disk.contents(name).expect("there");
+        let contents: Vec<Vec<u8>> = names.iter().map(content).collect();
+        (names.join(" "), contents.concat())
+    };
+    let expected = [("a b", "ab"), ("b", "a"), ("", ""), ("c", "")];
+    for (survive, (names, contents)) in (0..).zip(expected) {
+        let expected = (names.to_owned(), contents.as_bytes().to_vec());
+        assert_eq!(crashed(survive), expected);
+        assert_eq!(crashed(survive), expected);
+    }
+}
+
+#[test]
+fn a_failing_sync_of_the_names_makes_none_of_them_durable() {
+    let disk = MemDisk::new();
+    disk.create("a").expect("create");
+    disk.fail_sync(1);
+    disk.sync_dir().expect_err("injected");
+    disk.crash(&mut |_| 0);
+    assert_eq!(disk.list().expect("list"), Vec::<String>::new());
+}
+
+#[test]
 fn a_crash_tears_writes_at_any_byte_or_sector() {
     let write = |pick: &mut dyn FnMut(u64) -> u64| {
         let disk = MemDisk::new();

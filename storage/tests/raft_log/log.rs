@@ -98,6 +98,57 @@ fn each_operation_survives_a_restart() {
 }
 
 #[test]
+fn a_snapshot_replaces_unrelated_entries_on_both_sides_of_it() {
+    // Entries of a leader that failed: of a later term than the snapshot, before and behind its position, in several segments,
+    // synced or not; the position itself may be there, with another term.
+    for (cached, synced) in [(0, true), (usize::MAX, false)] {
+        let disk = MemDisk::new();
+        let options = LogOptions {
+            cache_bytes: cached,
+            ..options()
+        };
+        let open = || RaftLog::open(disk.clone(), options.clone()).expect("open");
+        let (mut log, _) = open();
+        log.append(batch(&entries(1..5, 1, 100))).expect("append");
+        log.compact_to(at(3, 1), Bytes::new()).expect("compact");
+        for some in entries(5..60, 9, 300).chunks(5) {
+            log.append(LogBatch {
+                entries: some,
+                hard_state: Some(hard_state(9, 2, 4)),
+            })
+            .expect("append");
+        }
+        if synced {
+            log.sync().expect("sync");
+        }
+        assert!(segment_names(&disk).len() > 2);
+        let conf_state = Bytes::from_static(b"members");
+        log.install_snapshot(at(30, 5), conf_state.clone(), hard_state(10, 0, 30))
+            .expect("snapshot");
+        let mut expected = View {
+            mark: at(30, 5),
+            conf_state,
+            hard_state: hard_state(10, 0, 30),
+            entries: Vec::new(),
+        };
+        assert_eq!(View::of(&log), expected);
+        assert_eq!(log.term(31).expect("not there"), None);
+        disk.crash(&mut |_| 0);
+        drop(log);
+        let (mut log, recovered) = open();
+        assert_eq!(View::of(&log), expected, "{recovered:?}");
+        // What the leader sends next, of a term before that of the entries that were there.
+        expected.entries = entries(31..62, 6, 300);
+        log.append(batch(&expected.entries)).expect("append");
+        log.sync().expect("sync");
+        log.spares().work().expect("spares");
+        assert_eq!(View::of(&log), expected);
+        disk.crash(&mut |_| 0);
+        assert_eq!(View::of(&open().0), expected);
+    }
+}
+
+#[test]
 fn a_real_directory_holds_the_log() {
     let directory = tempfile::tempdir().expect("directory");
     let open = || {

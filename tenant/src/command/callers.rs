@@ -267,7 +267,7 @@ fn take_password(body: &mut Bytes) -> Result<Option<PasswordHash>, DecodeError> 
     Ok(Some(hash))
 }
 
-fn take_text(body: &mut Bytes) -> Result<String, DecodeError> {
+pub(super) fn take_text(body: &mut Bytes) -> Result<String, DecodeError> {
     let bytes = take_blob(body)?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(text.to_owned()),

@@ -7,10 +7,12 @@
 
 mod callers;
 mod codec;
+mod members;
 
 pub use callers::SUBJECT_BYTES_MAX;
 
 use crate::answer::{Alarm, AlarmKind};
+use crate::membership::MemberVersion;
 use crate::request::{DeleteRange, Put, Txn};
 use crate::token_key::TokenKeyRecord;
 use bytes::{BufMut, Bytes};
@@ -19,10 +21,11 @@ use callers::{
 };
 use codec::{
     decode_alarm, decode_delete, decode_put, decode_txn, encode_delete, encode_put, encode_txn,
-    signed, take_count, take_signed, take_u8, take_u32, unsigned,
+    signed, take_count, take_signed, take_u8, take_u32, take_unsigned, unsigned,
 };
 use holdfast_auth::{AuthChange, Caller, Demands, KeyRange, Standing, Verb};
 use holdfast_storage::TenantId;
+use members::{decode_add, decode_publish, decode_update, encode_add, encode_publish, encode_urls};
 
 /// Nesting deeper than this is refused at the edge and when decoding: each level costs stack.
 pub const MAX_TXN_DEPTH: usize = 64;
@@ -71,6 +74,63 @@ pub enum Command {
         /// From when on other keys of the same member are refused, seconds since the epoch, unless they retire sooner.
         retire_older_at: Option<u64>,
     },
+    /// Add a member. This and the members' other commands are about the whole group: they stand in tenant `default`, and only its
+    /// root, or the server, may have asked for them.
+    MemberAdd {
+        /// Its id, not 0.
+        id: u64,
+        /// Where its peers find it.
+        peer_urls: Vec<String>,
+        /// Whether it begins without a vote.
+        is_learner: bool,
+        /// How many learners there may be after it, if it is one. It stands in the command, as a setting of the member that proposes it:
+        /// members whose settings differ must not come to different memberships.
+        max_learners: u32,
+    },
+    /// Give a learner a vote.
+    MemberPromote {
+        /// Its id.
+        id: u64,
+    },
+    /// Remove a member, for good. Its alarms and token keys go with it.
+    MemberRemove {
+        /// Its id.
+        id: u64,
+    },
+    /// Change where a member's peers find it.
+    MemberUpdate {
+        /// Its id.
+        id: u64,
+        /// Where its peers find it from now on.
+        peer_urls: Vec<String>,
+    },
+    /// What a member says of itself after it has started. Only the server itself does.
+    MemberPublish {
+        /// Its id.
+        id: u64,
+        /// Its name.
+        name: String,
+        /// Where clients find it.
+        client_urls: Vec<String>,
+        /// Its data directory, not 0. See [`crate::Member::instance`].
+        instance: u64,
+        /// What it runs.
+        version: MemberVersion,
+    },
+}
+
+impl Command {
+    /// Whether this changes the membership.
+    pub fn is_of_members(&self) -> bool {
+        matches!(
+            self,
+            Command::MemberAdd { .. }
+                | Command::MemberPromote { .. }
+                | Command::MemberRemove { .. }
+                | Command::MemberUpdate { .. }
+                | Command::MemberPublish { .. }
+        )
+    }
 }
 
 impl Demands for Command {
@@ -85,7 +145,12 @@ impl Demands for Command {
             | Command::LeaseCheckpoint(_)
             | Command::RaiseAlarm(_)
             | Command::ClearAlarm(_)
-            | Command::PublishTokenKey { .. } => Standing::Admin,
+            | Command::PublishTokenKey { .. }
+            | Command::MemberAdd { .. }
+            | Command::MemberPromote { .. }
+            | Command::MemberRemove { .. }
+            | Command::MemberUpdate { .. }
+            | Command::MemberPublish { .. } => Standing::Admin,
             Command::Auth(change) => change.standing(),
         }
     }
@@ -103,7 +168,12 @@ impl Demands for Command {
             | Command::RaiseAlarm(_)
             | Command::ClearAlarm(_)
             | Command::Auth(_)
-            | Command::PublishTokenKey { .. } => {}
+            | Command::PublishTokenKey { .. }
+            | Command::MemberAdd { .. }
+            | Command::MemberPromote { .. }
+            | Command::MemberRemove { .. }
+            | Command::MemberUpdate { .. }
+            | Command::MemberPublish { .. } => {}
         }
     }
 }
@@ -136,6 +206,11 @@ const RAISE_ALARM: u8 = 8;
 const CLEAR_ALARM: u8 = 9;
 const AUTH: u8 = 10;
 const PUBLISH_TOKEN_KEY: u8 = 11;
+const MEMBER_ADD: u8 = 12;
+const MEMBER_PROMOTE: u8 = 13;
+const MEMBER_REMOVE: u8 = 14;
+const MEMBER_UPDATE: u8 = 15;
+const MEMBER_PUBLISH: u8 = 16;
 
 /// The bit of a kind that says that a caller follows. Entries from before there were callers have it nowhere.
 const WITH_CALLER: u8 = 0x80;
@@ -181,6 +256,24 @@ impl Command {
                 key,
                 retire_older_at,
             } => encode_token_key(key, *retire_older_at, out),
+            Command::MemberAdd {
+                id,
+                peer_urls,
+                is_learner,
+                max_learners,
+            } => encode_add(*id, peer_urls, *is_learner, *max_learners, out),
+            Command::MemberPromote { id } | Command::MemberRemove { id } => unsigned(*id, out),
+            Command::MemberUpdate { id, peer_urls } => {
+                unsigned(*id, out);
+                encode_urls(peer_urls, out);
+            }
+            Command::MemberPublish {
+                id,
+                name,
+                client_urls,
+                instance,
+                version,
+            } => encode_publish(*id, name, client_urls, *instance, version, out),
         }
         // Requests are bounded far below 4 GiB at the edge (`max-request-bytes`), so the length fits.
         let length = (out.len() - start - 4) as u32;
@@ -200,6 +293,11 @@ impl Command {
             Command::ClearAlarm(_) => CLEAR_ALARM,
             Command::Auth(_) => AUTH,
             Command::PublishTokenKey { .. } => PUBLISH_TOKEN_KEY,
+            Command::MemberAdd { .. } => MEMBER_ADD,
+            Command::MemberPromote { .. } => MEMBER_PROMOTE,
+            Command::MemberRemove { .. } => MEMBER_REMOVE,
+            Command::MemberUpdate { .. } => MEMBER_UPDATE,
+            Command::MemberPublish { .. } => MEMBER_PUBLISH,
         }
     }
 
@@ -258,6 +356,15 @@ impl Command {
                     retire_older_at,
                 }
             }
+            MEMBER_ADD => decode_add(body_ref)?,
+            MEMBER_PROMOTE => Command::MemberPromote {
+                id: take_unsigned(body_ref)?,
+            },
+            MEMBER_REMOVE => Command::MemberRemove {
+                id: take_unsigned(body_ref)?,
+            },
+            MEMBER_UPDATE => decode_update(body_ref)?,
+            MEMBER_PUBLISH => decode_publish(body_ref)?,
             _ => return Err(DecodeError::Unknown("command kind")),
         };
         if !body.is_empty() {
@@ -269,3 +376,28 @@ impl Command {
 
 #[cfg(test)]
 mod tests;
+
+/// A caller in bytes, as it stands in the log: for what is asked of another member in its name.
+pub fn caller_bytes(caller: &Caller) -> Vec<u8> {
+    let mut out = Vec::new();
+    if *caller != Caller::Server {
+        encode_caller(caller, &mut out);
+    }
+    out
+}
+
+/// Reads what [`caller_bytes`] writes.
+///
+/// # Errors
+/// [`DecodeError`] for anything else.
+pub fn caller_of_bytes(mut bytes: Bytes) -> Result<Caller, DecodeError> {
+    if bytes.is_empty() {
+        return Ok(Caller::Server);
+    }
+    let caller = decode_caller(&mut bytes)?;
+    if bytes.is_empty() {
+        Ok(caller)
+    } else {
+        Err(DecodeError::Truncated)
+    }
+}

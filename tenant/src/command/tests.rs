@@ -208,6 +208,34 @@ fn token_key() -> impl Strategy<Value = Command> {
     )
 }
 
+fn of_members() -> impl Strategy<Value = Command> {
+    let urls = || proptest::collection::vec(text(), 0..4);
+    let version = || (any::<u32>(), text()).prop_map(|(level, text)| MemberVersion { level, text });
+    let of_publish = (any::<u64>(), text(), urls(), any::<u64>(), version());
+    prop_oneof![
+        (any::<u64>(), urls(), any::<bool>(), any::<u32>()).prop_map(
+            |(id, peer_urls, is_learner, max_learners)| Command::MemberAdd {
+                id,
+                peer_urls,
+                is_learner,
+                max_learners,
+            }
+        ),
+        any::<u64>().prop_map(|id| Command::MemberPromote { id }),
+        any::<u64>().prop_map(|id| Command::MemberRemove { id }),
+        (any::<u64>(), urls()).prop_map(|(id, peer_urls)| Command::MemberUpdate { id, peer_urls }),
+        of_publish.prop_map(
+            |(id, name, client_urls, instance, version)| Command::MemberPublish {
+                id,
+                name,
+                client_urls,
+                instance,
+                version,
+            }
+        ),
+    ]
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let alarm = (any::<u64>(), any::<bool>()).prop_map(|(member, space)| Alarm {
         member,
@@ -231,6 +259,7 @@ fn command() -> impl Strategy<Value = Command> {
         alarm.prop_map(Command::ClearAlarm),
         auth_change().prop_map(Command::Auth),
         token_key(),
+        of_members(),
     ]
 }
 
@@ -343,4 +372,47 @@ fn nesting_is_bounded() {
         Command::decode_next(&mut Bytes::from(entry)),
         Err(DecodeError::TooDeep)
     );
+}
+
+/// The bytes are in logs: they stay what they are.
+#[test]
+fn members_commands_are_written_as_documented() {
+    let mut entry = Vec::new();
+    let urls = vec!["u".to_owned()];
+    for command in [
+        Command::MemberAdd {
+            id: 300,
+            peer_urls: urls.clone(),
+            is_learner: true,
+            max_learners: 2,
+        },
+        Command::MemberPromote { id: 3 },
+        Command::MemberRemove { id: 4 },
+        Command::MemberUpdate {
+            id: 5,
+            peer_urls: urls.clone(),
+        },
+        Command::MemberPublish {
+            id: 6,
+            name: "n".to_owned(),
+            client_urls: urls,
+            instance: 7,
+            version: MemberVersion {
+                level: 1,
+                text: "3".to_owned(),
+            },
+        },
+    ] {
+        command.encode(TenantId::DEFAULT, &Caller::Server, &mut entry);
+    }
+    let expected: [&[u8]; 5] = [
+        &[12, 0, 0, 0, 12, 1, 0, 0, 0, 0xac, 2, 1, 1, b'u', 1, 2],
+        &[6, 0, 0, 0, 13, 1, 0, 0, 0, 3],
+        &[6, 0, 0, 0, 14, 1, 0, 0, 0, 4],
+        &[9, 0, 0, 0, 15, 1, 0, 0, 0, 5, 1, 1, b'u'],
+        &[
+            15, 0, 0, 0, 16, 1, 0, 0, 0, 6, 1, b'n', 1, 1, b'u', 7, 1, 1, b'3',
+        ],
+    ];
+    assert_eq!(entry, expected.concat());
 }

@@ -4,7 +4,7 @@ use super::records::alarm_key;
 use super::{Machine, Outcome, done};
 use crate::answer::{Alarm, AlarmKind, Refusal};
 use crate::command::Command;
-use crate::state::{Tenant, alarm_bit};
+use crate::state::{Tenant, alarm_bit, alarm_bits};
 use bytes::Bytes;
 use holdfast_storage::Change;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ const ALARMS_MAX: usize = 1_024;
 
 impl Machine {
     pub(super) fn raise(&mut self, tenant: &Tenant, alarm: Alarm) -> Outcome {
+        self.refuse_removed(alarm.member)?;
         let mut alarms = tenant.alarms.write();
         if alarms.len() >= ALARMS_MAX && !alarms.contains(&alarm) {
             return Err(Refusal::TooManyAlarms);
@@ -51,6 +52,8 @@ pub(super) fn check_alarms(alarms: u8, command: &Command) -> Result<(), Refusal>
                 | Command::Auth(_)
                 | Command::PublishTokenKey { .. }
         )
+        // To remove the member whose data are wrong is how they are repaired.
+        && !command.is_of_members()
     {
         return Err(Refusal::Corrupt);
     }
@@ -66,10 +69,6 @@ pub(super) fn check_alarms(alarms: u8, command: &Command) -> Result<(), Refusal>
 }
 
 pub(super) fn refresh_alarm_bits(tenant: &Tenant) {
-    let bits = tenant
-        .alarms
-        .read()
-        .iter()
-        .fold(0, |bits, alarm| bits | alarm_bit(alarm.kind));
+    let bits = alarm_bits(&tenant.alarms.read());
     tenant.alarm_bits.store(bits, Ordering::Release);
 }

@@ -10,17 +10,25 @@ use crate::state::Tenant;
 use crate::token_key::{TOKEN_KEYS_MAX, TokenKeyRecord};
 use crate::watch::{AuthNotice, Message, Rights};
 use holdfast_auth::{Access, Affected, AuthChange, Caller, Denied, Policy, RecordChange};
-use holdfast_storage::Change;
+use holdfast_storage::{Change, TenantId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Whether the caller may do this now. The edge has asked the same, of a state that may have been older.
 pub(super) fn permit(tenant: &Tenant, caller: &Caller, command: &Command) -> Result<(), Denied> {
+    if command.is_of_members() && tenant.id != TenantId::DEFAULT {
+        // A tenant's root is nobody outside of it.
+        return Err(Denied::NotPermitted);
+    }
     if *caller == Caller::Server {
         return Ok(());
     }
-    if matches!(command, Command::PublishTokenKey { .. }) {
-        // Whoever could publish one could be anybody, in every tenant. Only the server itself does.
+    if matches!(
+        command,
+        Command::PublishTokenKey { .. } | Command::MemberPublish { .. }
+    ) {
+        // Whoever could publish a key could be anybody, in every tenant; whoever could publish a member could lock it out. Only the
+        // server itself does.
         return Err(Denied::NotPermitted);
     }
     let auth = tenant.auth.read();
@@ -103,6 +111,7 @@ impl Machine {
         if !key.has_valid_kid() {
             return Err(Refusal::Malformed("token key id"));
         }
+        self.refuse_removed(key.member)?;
         let before = self.tenants.token_keys();
         let mut keys: Vec<TokenKeyRecord> = before
             .iter()

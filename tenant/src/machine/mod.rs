@@ -5,14 +5,18 @@
 
 mod alarm;
 mod auth;
+mod install;
 mod lease;
+mod members;
 mod records;
 mod restore;
 
+pub use install::{IncomingState, InstallFault};
 pub use restore::RestoreError;
 
 use crate::answer::{Alarm, Answer, Refusal};
 use crate::command::{Command, DecodeError};
+use crate::membership::Member;
 use crate::request::{DeleteRange, Put, Txn};
 use crate::state::{ROW_OVERHEAD_BYTES, Tenant, Tenants};
 use crate::txn::{self, Execution, PendingRows};
@@ -41,7 +45,7 @@ pub enum ApplyError {
 }
 
 /// How tenants are set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MachineOptions {
     /// Logical bytes a tenant may hold; `None` is unbounded.
     pub quota_bytes: Option<u64>,
@@ -50,6 +54,10 @@ pub struct MachineOptions {
     /// A lease belongs to its creator: others may not use one that has no keys. All members must have the same setting, which is
     /// part of the cluster's profile: it decides over commands.
     pub lease_ownership: bool,
+    /// Who belongs to the group if the store does not say: in a new cluster that is known from the beginning, and with a data directory
+    /// from before there were records of members. All members found a cluster with the same ones, and it must be the same ones for as
+    /// long as the store may be built again from the log's first entry. Empty for a member that joins: a snapshot tells it.
+    pub founding: Vec<Member>,
 }
 
 /// The state machine of one raft group.
@@ -77,10 +85,18 @@ impl Machine {
         self.position
     }
 
-    /// This node begins to lead: the time of all leases starts anew from their last checkpoint.
+    /// This member begins to lead, and has applied what was committed before: the time of all leases starts anew from their last
+    /// checkpoint, and `extend` longer. See [`LeaseTable::promote`](holdfast_storage::lease::LeaseTable::promote) for how long that must be.
     pub fn promote_leases(&self, now: Millis, extend: Millis) {
         for tenant in self.tenants.all() {
             tenant.leases.lock().promote(now, extend);
+        }
+    }
+
+    /// This member leads no longer: it ends no leases, records no times and renews nothing.
+    pub fn demote_leases(&self) {
+        for tenant in self.tenants.all() {
+            tenant.leases.lock().demote();
         }
     }
 
@@ -124,6 +140,11 @@ impl Machine {
 
     /// Tells the store that rows which [`Tenant::prune`] removed from the index may go. `bytes` is what they counted for.
     pub fn drop_rows(&mut self, tenant: &Tenant, dropped: Vec<Revision>, bytes: u64) {
+        if !tenant.is_what_was_pruned() {
+            // The store was replaced since, and may have again what was dropped before these rows: a put whose tombstone goes first
+            // would live again after a restart. The index in place knows all of them, and is pruned like the one before.
+            return;
+        }
         let changes = dropped
             .into_iter()
             .map(|revision| Change::DropRow(tenant.id, revision))
@@ -199,6 +220,11 @@ impl Machine {
                 key,
                 retire_older_at,
             } => self.publish_token_key(tenant, key, *retire_older_at),
+            Command::MemberAdd { .. }
+            | Command::MemberPromote { .. }
+            | Command::MemberRemove { .. }
+            | Command::MemberUpdate { .. }
+            | Command::MemberPublish { .. } => self.change_members(command),
         }
     }
 
@@ -280,8 +306,8 @@ impl Machine {
     }
 
     /// The options that the machine was made with.
-    pub fn options(&self) -> MachineOptions {
-        self.options
+    pub fn options(&self) -> &MachineOptions {
+        &self.options
     }
 }
 

@@ -13,6 +13,10 @@ pub(super) const ALARM: u8 = b'a';
 pub(super) const AUTH: u8 = b'u';
 /// A token key. It belongs to the whole group, so that no tenant follows but the key's id.
 pub(super) const TOKEN_KEY: u8 = b'k';
+/// A member; its id follows. Of the whole group, as are those that were removed.
+pub(super) const MEMBER: u8 = b'm';
+/// The id of a member that was removed.
+pub(super) const REMOVED: u8 = b'd';
 
 pub(super) fn record_key(kind: u8, tenant: TenantId, rest: &[u8]) -> Bytes {
     let mut key = BytesMut::with_capacity(5 + rest.len());
@@ -34,6 +38,14 @@ pub(super) fn alarm_key(tenant: TenantId, alarm: Alarm) -> Bytes {
 
 pub(super) fn auth_key(tenant: TenantId, key: &[u8]) -> Bytes {
     record_key(AUTH, tenant, key)
+}
+
+pub(super) fn member_key(id: u64) -> Bytes {
+    [&[MEMBER][..], &id.to_be_bytes()].concat().into()
+}
+
+pub(super) fn removed_key(id: u64) -> Bytes {
+    [&[REMOVED][..], &id.to_be_bytes()].concat().into()
 }
 
 pub(super) fn token_key(kid: &str) -> Bytes {

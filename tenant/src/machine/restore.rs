@@ -1,22 +1,24 @@
 //! The state, built again from what the store holds.
 
-use super::alarm::refresh_alarm_bits;
-use super::records::{ALARM, AUTH, COMPACTED, LEASE, REVISION, TOKEN_KEY, record_key};
+use super::members::{stored_members, stored_or_founding};
+use super::records::{
+    ALARM, AUTH, COMPACTED, LEASE, MEMBER, REMOVED, REVISION, TOKEN_KEY, record_key,
+};
 use super::{Machine, MachineOptions};
 use crate::answer::{Alarm, AlarmKind};
-use crate::state::{ROW_OVERHEAD_BYTES, Tenant, Tenants, alarm_bit};
+use crate::membership::{Membership, MembershipFault};
+use crate::state::{ROW_OVERHEAD_BYTES, Tenant, TenantState, Tenants, alarm_bit};
 use crate::token_key::TokenKeyRecord;
 use crate::watch::Inbox;
 use bytes::Bytes;
 use holdfast_auth::AuthState;
-use holdfast_storage::backend::Store;
+use holdfast_storage::backend::{Store, StoreView};
 use holdfast_storage::lease::{LeaseTable, Millis};
 use holdfast_storage::mvcc::{Mvcc, RowHeader};
 use holdfast_storage::{LogPosition, TenantId};
 use parking_lot::RwLock;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// A state that cannot be rebuilt from what is stored.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,12 @@ pub enum RestoreError {
         /// What is wrong.
         reason: String,
     },
+    /// The records of the members do not fit together.
+    #[error("the stored members do not make a group: {0}")]
+    Members(MembershipFault),
+    /// Nor do those that were to found the group.
+    #[error("the members that are to found the cluster do not make one: {0}")]
+    Founding(MembershipFault),
 }
 
 impl Machine {
@@ -53,23 +61,25 @@ impl Machine {
         options: MachineOptions,
         now: Millis,
     ) -> Result<Machine, RestoreError> {
+        let view = store.view();
+        let (members, founded) = stored_or_founding(&view, &options.founding)?;
         let tenants = Arc::new(Tenants {
             store: store.clone(),
             inbox: Arc::new(Inbox::default()),
-            token_keys: RwLock::new(Arc::new(restore_token_keys(&store)?)),
+            token_keys: RwLock::new(Arc::new(restore_token_keys(&view)?)),
+            members: RwLock::new(Arc::new(members)),
             by_id: RwLock::default(),
             applying: RwLock::default(),
         });
-        let mut ids = store.tenants()?;
-        for (key, _) in store.meta(&[])? {
-            ids.extend(record_tenant(&key)?);
-        }
-        ids.push(TenantId::DEFAULT);
-        ids.sort_unstable();
-        ids.dedup();
-        for id in ids {
-            let tenant = restore_tenant(&store, id, options, now)?;
+        for (id, state) in restore_tenants(&view, &options, now)? {
+            let tenant = Tenant::new(id, state, &options);
             tenants.by_id.write().insert(id, Arc::new(tenant));
+        }
+        // It would keep what is staged in memory.
+        drop(view);
+        // At once, not with the next entry: what is read from the store from now on has its members.
+        if !founded.is_empty() {
+            store.stage(applied, founded);
         }
         Ok(Machine {
             tenants,
@@ -83,7 +93,30 @@ impl Machine {
     }
 }
 
-fn damaged(key: &Bytes, reason: impl ToString) -> RestoreError {
+/// Everything that is stored, ready to be used.
+pub(super) struct StoredState {
+    pub(super) tenants: Vec<(TenantId, TenantState)>,
+    /// Ordered by key id.
+    pub(super) token_keys: Vec<TokenKeyRecord>,
+    pub(super) members: Membership,
+}
+
+impl StoredState {
+    /// Reads the whole state. Takes about a second for a million rows.
+    pub(super) fn read(
+        view: &StoreView,
+        options: &MachineOptions,
+        now: Millis,
+    ) -> Result<StoredState, RestoreError> {
+        Ok(StoredState {
+            members: stored_members(view)?,
+            token_keys: restore_token_keys(view)?,
+            tenants: restore_tenants(view, options, now)?,
+        })
+    }
+}
+
+pub(super) fn damaged(key: &Bytes, reason: impl ToString) -> RestoreError {
     RestoreError::Record {
         key: key.clone(),
         reason: reason.to_string(),
@@ -96,12 +129,12 @@ fn record_tenant(key: &Bytes) -> Result<Option<TenantId>, RestoreError> {
         [REVISION | COMPACTED | LEASE | ALARM | AUTH, a, b, c, d, ..] => {
             Ok(Some(TenantId(u32::from_be_bytes([*a, *b, *c, *d]))))
         }
-        [TOKEN_KEY, ..] => Ok(None),
+        [TOKEN_KEY | MEMBER | REMOVED, ..] => Ok(None),
         _ => Err(damaged(key, "unknown kind")),
     }
 }
 
-fn restore_token_keys(store: &Store) -> Result<Vec<TokenKeyRecord>, RestoreError> {
+fn restore_token_keys(store: &StoreView) -> Result<Vec<TokenKeyRecord>, RestoreError> {
     let mut keys = Vec::new();
     for (key, value) in store.meta(&[TOKEN_KEY])? {
         let record = TokenKeyRecord::decode(&key[1..], &value);
@@ -111,7 +144,7 @@ fn restore_token_keys(store: &Store) -> Result<Vec<TokenKeyRecord>, RestoreError
     Ok(keys)
 }
 
-fn restore_auth(store: &Store, id: TenantId) -> Result<AuthState, RestoreError> {
+fn restore_auth(store: &StoreView, id: TenantId) -> Result<AuthState, RestoreError> {
     let prefix = record_key(AUTH, id, &[]);
     let records = store.meta(&prefix)?;
     let records = records
@@ -120,7 +153,11 @@ fn restore_auth(store: &Store, id: TenantId) -> Result<AuthState, RestoreError> 
     AuthState::restore(records).map_err(|error| damaged(&prefix, error))
 }
 
-fn stored_revision(store: &Store, kind: u8, tenant: TenantId) -> Result<Option<i64>, RestoreError> {
+fn stored_revision(
+    store: &StoreView,
+    kind: u8,
+    tenant: TenantId,
+) -> Result<Option<i64>, RestoreError> {
     let key = record_key(kind, tenant, &[]);
     match store.meta(&key)?.into_iter().next() {
         Some((key, value)) => {
@@ -132,12 +169,29 @@ fn stored_revision(store: &Store, kind: u8, tenant: TenantId) -> Result<Option<i
     }
 }
 
-fn restore_tenant(
-    store: &Store,
-    id: TenantId,
-    options: MachineOptions,
+fn restore_tenants(
+    store: &StoreView,
+    options: &MachineOptions,
     now: Millis,
-) -> Result<Tenant, RestoreError> {
+) -> Result<Vec<(TenantId, TenantState)>, RestoreError> {
+    let mut ids = store.tenants()?;
+    for (key, _) in store.meta(&[])? {
+        ids.extend(record_tenant(&key)?);
+    }
+    ids.push(TenantId::DEFAULT);
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter()
+        .map(|id| Ok((id, restore_tenant(store, id, options, now)?)))
+        .collect()
+}
+
+fn restore_tenant(
+    store: &StoreView,
+    id: TenantId,
+    options: &MachineOptions,
+    now: Millis,
+) -> Result<TenantState, RestoreError> {
     let rows_fault = |source| RestoreError::Rows { tenant: id, source };
     let compacted = stored_revision(store, COMPACTED, id)?.unwrap_or(-1);
     let revision = stored_revision(store, REVISION, id)?
@@ -181,8 +235,7 @@ fn restore_tenant(
         }
     }
     let auth = restore_auth(store, id)?;
-    let tenant = Tenant::new(id, mvcc, leases, auth, options);
-    tenant.bytes.store(bytes, Ordering::Relaxed);
+    let mut alarms = BTreeSet::new();
     for (key, _) in store.meta(&record_key(ALARM, id, &[]))? {
         let alarm = key
             .get(5..)
@@ -195,8 +248,13 @@ fn restore_tenant(
                 Some(Alarm { member, kind })
             })
             .ok_or_else(|| damaged(&key, "not an alarm"))?;
-        tenant.alarms.write().insert(alarm);
+        alarms.insert(alarm);
     }
-    refresh_alarm_bits(&tenant);
-    Ok(tenant)
+    Ok(TenantState {
+        mvcc,
+        leases,
+        auth: Arc::new(auth),
+        alarms,
+        bytes,
+    })
 }

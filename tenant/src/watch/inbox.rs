@@ -13,6 +13,14 @@ pub enum Message {
     Applied(Vec<Transaction>),
     /// Users or roles were changed.
     Auth(AuthNotice),
+    /// The state was replaced by that of a received snapshot. What the hub was not given up to here, the store has. A notice with
+    /// [`Rights::Replaced`] comes before it.
+    Installed {
+        /// Whose.
+        tenant: TenantId,
+        /// The revision of the state that is in place now.
+        revision: i64,
+    },
     /// A stream was opened.
     Open {
         /// Its number.

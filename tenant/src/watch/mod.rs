@@ -7,6 +7,11 @@
 //! A watch ends at the position in the log where its caller loses the right to it. The change of users or roles comes through the
 //! same inbox as the events, between those before it and those after it, and catch-up reads no further than what the hub has been
 //! told of: so nothing that is later reaches the watch, however slow its stream is.
+//!
+//! A member that lags far behind receives its state from another one. Then nobody has told the inbox what lies between the two
+//! states: the watches fall behind and are fed from the store that was received, or end if that no longer has what they lack. Who could
+//! watch what in the gap is not known either; a watch goes on only if the states before and after it prove that its permission was never
+//! gone.
 
 mod hub;
 mod inbox;

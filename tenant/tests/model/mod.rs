@@ -206,6 +206,12 @@ impl Model {
                 },
                 revision: self.revision,
             }),
+            // They are no tenant's: `membership.rs` has their model.
+            Command::MemberAdd { .. }
+            | Command::MemberPromote { .. }
+            | Command::MemberRemove { .. }
+            | Command::MemberUpdate { .. }
+            | Command::MemberPublish { .. } => panic!("a command of the whole group: {command:?}"),
         }
     }
 

@@ -33,7 +33,12 @@ impl Model {
                 | Command::LeaseCheckpoint(_)
                 | Command::RaiseAlarm(_)
                 | Command::ClearAlarm(_)
-                | Command::PublishTokenKey { .. } => false,
+                | Command::PublishTokenKey { .. }
+                | Command::MemberAdd { .. }
+                | Command::MemberPromote { .. }
+                | Command::MemberRemove { .. }
+                | Command::MemberUpdate { .. }
+                | Command::MemberPublish { .. } => false,
             };
         if permitted {
             Ok(())

@@ -26,6 +26,7 @@ pub(crate) fn machine_options(lease_ownership: bool) -> MachineOptions {
         quota_bytes: None,
         lease_checkpoint_interval: Millis(300_000),
         lease_ownership,
+        founding: Vec::new(),
     }
 }
 

@@ -3,15 +3,16 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 mod applier;
+pub(crate) mod replica;
 mod seen;
 mod sink;
 mod stream;
 
 use crate::model::{AuthModel, Model};
-use applier::Applier;
+use applier::{Applier, Entry, Gap, Planned};
 use bytes::Bytes;
 use holdfast_auth::{Caller, KeyRange};
-use holdfast_storage::backend::{Store, StoreOptions};
+use holdfast_storage::backend::{MemoryStore, Store};
 use holdfast_storage::lease::Millis;
 use holdfast_storage::{LogPosition, Row, TenantId};
 use holdfast_tenant::request::{DeleteRange, Put};
@@ -78,9 +79,11 @@ pub(crate) struct AuthPoint {
 pub(crate) struct Truth {
     pub(crate) model: Model,
     pub(crate) auth_log: Vec<AuthPoint>,
+    /// When the state was replaced by a received one.
+    pub(crate) gaps: Vec<Gap>,
     /// Something was applied while the hub was at work, so that it may have seen any state since.
     pub(crate) moved: bool,
-    /// The inbox forgot transactions, by which watches fell behind.
+    /// The inbox forgot transactions, or never had them, by which watches fell behind.
     pub(crate) overflowed: bool,
 }
 
@@ -109,22 +112,17 @@ pub(crate) struct World {
     pub(crate) gone: Vec<Stream>,
     pub(crate) next_stream: u64,
     pub(crate) now: Instant,
-    pub(crate) _dir: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) fn new(streams: usize) -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let options = StoreOptions {
-            cache_bytes: 4 << 10,
-            reserve_bytes: 0,
-            ..StoreOptions::default()
-        };
-        let (store, opened) = Store::open(dir.path(), options).unwrap();
+        let options = replica::store_options();
+        let (store, opened) = Store::in_memory(&MemoryStore::default(), options).unwrap();
         let options = MachineOptions {
             quota_bytes: None,
             lease_checkpoint_interval: Millis(300_000),
             lease_ownership: false,
+            founding: Vec::new(),
         };
         let machine =
             Machine::restore(Arc::new(store), opened.applied, options, Millis(0)).unwrap();
@@ -146,6 +144,7 @@ impl World {
             model: Truth {
                 model: Model::new(),
                 auth_log: Vec::new(),
+                gaps: Vec::new(),
                 moved: false,
                 overflowed: false,
             },
@@ -156,7 +155,6 @@ impl World {
             gone: Vec::new(),
             next_stream: 1,
             now,
-            _dir: dir,
         };
         for _ in 0..streams {
             world.open();
@@ -233,13 +231,28 @@ impl World {
 
     /// Has an entry applied in the middle of the hub's next round: when it has asked `after` times for the state of the machine.
     pub(crate) fn apply_within(&mut self, after: usize, commands: Vec<(Caller, Command)>) {
-        self.applier.plan(after, commands);
+        self.applier.plan(after, Planned::Apply(commands));
         // What was planned before is applied at once.
+        self.absorb();
+    }
+
+    /// Puts the state of a member that has applied these entries in the place of the machine's.
+    pub(crate) fn install(&mut self, entries: &[Entry], prune: bool) {
+        self.applier.install(entries, prune);
+        self.absorb();
+    }
+
+    /// As [`World::install`], in the middle of the hub's next round.
+    pub(crate) fn install_within(&mut self, after: usize, entries: Vec<Entry>, prune: bool) {
+        self.applier.plan(after, Planned::Install(entries, prune));
         self.absorb();
     }
 
     /// The model does what the machine has done.
     fn absorb(&mut self) {
+        let gaps = self.applier.take_gaps();
+        self.model.overflowed |= !gaps.is_empty();
+        self.model.gaps.extend(gaps);
         for applied in self.applier.take_applied() {
             for ((caller, command), outcome) in applied.commands.iter().zip(applied.outcomes) {
                 let expected = self.model.apply_by(caller, command);

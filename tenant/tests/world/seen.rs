@@ -1,10 +1,13 @@
 //! A watch as its client sees it, and what it must get.
 
-use super::{Truth, encode, main_of};
+use super::{Gap, Truth, encode, main_of};
 use crate::model::Model;
 use holdfast_auth::{Caller, Denied};
-use holdfast_tenant::watch::WatchRequest;
+use holdfast_tenant::watch::{WatchRequest, denial_reason};
 use std::collections::HashSet;
+
+const UNSURE: &str =
+    "rpc error: code = Unavailable desc = etcdserver: permissions may have changed, watch again";
 
 /// A watch as its client sees it.
 pub(crate) struct Seen {
@@ -38,6 +41,42 @@ impl Seen {
             Some((point.revision, denied))
         });
         denials.next()
+    }
+
+    /// At which revisions and for which reasons it may have ended since its caller lost the right to it, or may have lost it: what
+    /// happened in a gap is not known, so that only who is nobody else's to change goes on.
+    pub(crate) fn ends(&self, model: &Truth) -> Vec<(i64, String)> {
+        let mut ends = Vec::new();
+        let (caller, keys) = (&self.caller, &self.request.keys);
+        let mut points: Vec<(u64, i64, Option<Denied>, bool)> = Vec::new();
+        for point in &model.auth_log {
+            let seen = |gap: &Gap| gap.from <= point.at && point.at < gap.to;
+            if !model.gaps.iter().any(seen) {
+                let denied = point.auth.may_watch(caller, keys).err();
+                points.push((point.at, point.revision, denied, false));
+            }
+        }
+        for gap in model.gaps.iter().filter(|gap| gap.auth_changed) {
+            let known = model.auth_log.iter().take_while(|point| point.at < gap.to);
+            let denied = known
+                .last()
+                .and_then(|point| point.auth.may_watch(caller, keys).err());
+            points.push((gap.to, gap.before, denied, true));
+        }
+        points.sort_by_key(|(at, ..)| *at);
+        for (at, revision, denied, is_gap) in points {
+            if at <= self.asked_at {
+                continue;
+            }
+            if let Some(denied) = denied {
+                ends.push((revision, denial_reason(denied)));
+                return ends;
+            }
+            if is_gap {
+                ends.push((revision, UNSURE.to_owned()));
+            }
+        }
+        ends
     }
 
     /// What it must get of everything that was written up to `until`: the event, and what it replaced.

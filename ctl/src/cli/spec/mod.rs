@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod dev_cluster;
 mod globals;
 mod keys;
 
@@ -87,6 +88,7 @@ pub(crate) enum Action {
     AuditVerify,
     AuditTail,
     AuditGrep,
+    DevCluster,
     Completion,
     Version,
     Options,
@@ -272,6 +274,7 @@ pub(crate) static ROOT: Command = group(
         access::ROLE,
         access::TOKEN_KEY,
         audit::AUDIT,
+        dev_cluster::DEV_CLUSTER,
         leaf(
             "completion",
             "bash|zsh|fish",

@@ -4,7 +4,7 @@ use super::*;
 use std::fs;
 
 /// Copies a store's files as they are, as a kill would leave them. Journals are cut behind their data: they are sparse.
-fn image(from: &Path, to: &Path) {
+pub(super) fn image(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -198,10 +198,9 @@ fn a_hole_in_the_history_is_noticed() {
     store.persist().unwrap();
     // As if the batch that removed this record had been lost.
     let stale = keys::applied_key(0);
-    store
-        .engine
+    fjall(&store)
         .meta
-        .insert(stale, persist::position_bytes(at(1)))
+        .insert(stale, fjall_writer::position_bytes(at(1)))
         .unwrap();
     drop(store);
     let (_, opened) = Store::open(&path, small()).unwrap();

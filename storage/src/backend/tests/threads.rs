@@ -5,15 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 #[test]
 fn every_scan_sees_each_row_once_while_rows_are_staged_and_persisted() {
+    for ground in Ground::both() {
+        scan_while_rows_move(&ground);
+    }
+}
+
+fn scan_while_rows_move(ground: &Ground) {
     const LAST: i64 = 6000;
-    let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions {
         cache_bytes: 32 << 10,
         max_batch_bytes: 8 << 10,
         memtable_bytes: 256 << 10,
         ..small()
     };
-    let (store, _) = Store::open(&dir.path().join("s"), options).unwrap();
+    let (store, _) = ground.try_open(options).unwrap();
     let staged = AtomicI64::new(1);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

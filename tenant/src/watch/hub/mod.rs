@@ -214,6 +214,7 @@ impl Hub {
                 );
             }
             Message::Auth(notice) => self.revoke(&notice),
+            Message::Installed { tenant, revision } => self.installed(tenant, revision),
             Message::Create {
                 stream,
                 request,
@@ -277,6 +278,20 @@ impl Hub {
         for (tenant, watches) in &mut self.tenants {
             watches.unfed = self.history.revision(*tenant);
         }
+        self.unfed_fall_behind();
+    }
+
+    /// A received state took the place of another one: what it has up to `revision`, beyond what was fanned out, never comes through the
+    /// inbox.
+    fn installed(&mut self, tenant: TenantId, revision: i64) {
+        if let Some(watches) = self.tenants.get_mut(&tenant) {
+            watches.unfed = watches.unfed.max(revision);
+            self.unfed_fall_behind();
+        }
+    }
+
+    /// Watches that are current, but lack what only the store has.
+    fn unfed_fall_behind(&mut self) {
         for index in 0..self.watches.len() {
             if let Some(watch) = &self.watches[index]
                 && watch.state == State::Current

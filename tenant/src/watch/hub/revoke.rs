@@ -1,9 +1,11 @@
 //! Revocation: a change of users or roles ends the watches that are no longer permitted, before anything later is delivered.
 
 use super::Hub;
-use crate::watch::permission::{TOO_MANY_CHANGES, denial_reason, may_watch};
+use crate::watch::permission::{
+    PERMISSION_UNSURE, TOO_MANY_CHANGES, denial_reason, may_watch, was_permitted_throughout,
+};
 use crate::watch::{AuthNotice, Rights};
-use holdfast_auth::{Affected, AuthState, Caller, UserId};
+use holdfast_auth::{Affected, Caller, UserId};
 
 /// By whom watches are found when users or roles change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,31 +37,34 @@ impl Hub {
             held.map(|(_, index)| *index)
         };
         let everyone = || watches.holders.iter().map(|(_, index)| *index).collect();
-        let (concerned, state): (Vec<u32>, Option<&AuthState>) = match &notice.rights {
-            Rights::Unknown => (everyone(), None),
-            Rights::Changed { affected, state } => {
-                let concerned = match affected {
-                    Affected::Nobody => return,
-                    Affected::Everyone => everyone(),
-                    Affected::Some { users, roles } => {
-                        let users = users.iter().flat_map(|(id, _)| of(Holder::User(*id)));
-                        let external = (!roles.is_empty()).then(|| of(Holder::External));
-                        users.chain(external.into_iter().flatten()).collect()
-                    }
-                };
-                (concerned, Some(&**state))
-            }
+        let concerned: Vec<u32> = match &notice.rights {
+            Rights::Unknown | Rights::Replaced { .. } => everyone(),
+            Rights::Changed { affected, .. } => match affected {
+                Affected::Nobody => return,
+                Affected::Everyone => everyone(),
+                Affected::Some { users, roles } => {
+                    let users = users.iter().flat_map(|(id, _)| of(Holder::User(*id)));
+                    let external = (!roles.is_empty()).then(|| of(Holder::External));
+                    users.chain(external.into_iter().flatten()).collect()
+                }
+            },
         };
         for index in concerned {
             let Some(watch) = &self.watches[index as usize] else {
                 continue;
             };
-            let reason = match state {
-                Some(state) => match may_watch(state, &watch.caller, &watch.request.keys) {
+            let (caller, keys) = (&watch.caller, &watch.request.keys);
+            let reason = match &notice.rights {
+                Rights::Unknown => TOO_MANY_CHANGES.to_owned(),
+                Rights::Changed { state, .. } => match may_watch(state, caller, keys) {
                     Ok(()) => continue,
                     Err(denied) => denial_reason(denied),
                 },
-                None => TOO_MANY_CHANGES.to_owned(),
+                Rights::Replaced { before, after } => match may_watch(after, caller, keys) {
+                    Ok(()) if was_permitted_throughout(before, after, caller) => continue,
+                    Ok(()) => PERMISSION_UNSURE.to_owned(),
+                    Err(denied) => denial_reason(denied),
+                },
             };
             self.end(index, notice.revision, 0, reason);
         }

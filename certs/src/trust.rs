@@ -1,4 +1,4 @@
-//! The verdict on client certificates, for the handshake and for the re-check of live connections alike.
+//! The verdict on the certificates of others, for the handshake and for the re-check of live connections alike.
 
 use std::{
     sync::Arc,
@@ -8,7 +8,7 @@ use std::{
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
     SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
@@ -24,18 +24,28 @@ use crate::{
     error::{Invalid, TlsError, Warning},
     identity::{LeafNames, PeerIdentity},
     key_material::{parse, system_time},
+    member::MemberRules,
     provider::provider,
     settings::{CrlExpiry, CrlUnknown, EkuPolicy, ServerTlsSettings},
 };
 
-/// Most certificates a client may present. Path building can be made to try orders; few certificates keep that cheap.
+/// Most certificates that may be presented. Path building can be made to try orders; few certificates keep that cheap.
 const MAX_PRESENTED: usize = 8;
 /// With more CAs than this, clients are not told which ones are accepted: the list would fill the handshake message.
 const MAX_HINTS: usize = 64;
 
-/// Everything that a client certificate is judged by.
+/// On which side the holder of a certificate stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Role<'a> {
+    /// It connected to us.
+    Client,
+    /// We connected to it, at this name.
+    Server(&'a ServerName<'a>),
+}
+
+/// Everything that a certificate is judged by.
 #[derive(Debug)]
-pub(crate) struct ClientTrust {
+pub(crate) struct Trust {
     cas: Anchors,
     crls: Crls,
     crl_expiry: CrlExpiry,
@@ -43,13 +53,16 @@ pub(crate) struct ClientTrust {
     eku: EkuPolicy,
     allowed_common_names: Vec<String>,
     allowed_hostnames: Vec<ServerName<'static>>,
+    /// For certificates of other members; `None` for those of clients.
+    members: Option<MemberRules>,
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ClientTrust {
+impl Trust {
     pub(crate) fn new(
         settings: &ServerTlsSettings,
+        members: Option<MemberRules>,
         cas: Anchors,
         crls: Option<Crls>,
         warnings: &mut Vec<Warning>,
@@ -88,6 +101,7 @@ impl ClientTrust {
             eku: settings.client_eku,
             allowed_common_names: settings.allowed_common_names.clone(),
             allowed_hostnames,
+            members,
             hints,
             algorithms: provider().signature_verification_algorithms,
         })
@@ -98,6 +112,7 @@ impl ClientTrust {
     pub(crate) fn verify(
         &self,
         chain: &[CertificateDer<'_>],
+        role: Role<'_>,
         now: UnixTime,
     ) -> Result<PeerIdentity, Invalid> {
         let Some((leaf_der, intermediates)) = chain.split_first() else {
@@ -135,11 +150,11 @@ impl ClientTrust {
                 &self.cas.anchors,
                 intermediates,
                 now,
-                KeyUsage::client_auth(),
+                role.key_usage(),
                 revocation,
                 Some(&|path: &VerifiedPath<'_>| self.check_ca_validity(path, now)),
             )
-            .map_err(|error| Invalid::from_webpki(&error))?;
+            .map_err(|error| role.refusal(Invalid::from_webpki(&error)))?;
         let Some(ca) = self.facts_of(&path) else {
             return Err(Invalid::UnknownIssuer);
         };
@@ -150,15 +165,45 @@ impl ClientTrust {
             path_not_after = path_not_after.min(system_time(parsed.validity().not_after));
         }
         let names = LeafNames::parse(leaf_der)?;
-        if self.eku == EkuPolicy::Required && names.client_auth != Some(true) {
-            return Err(Invalid::WrongPurpose);
+        let usage = match role {
+            Role::Client => names.client_auth,
+            Role::Server(_) => names.server_auth,
+        };
+        if self.eku == EkuPolicy::Required && usage != Some(true) {
+            return Err(role.refusal(Invalid::WrongPurpose));
         }
         // A SPIFFE certificate has exactly one (X509-SVID §2): whoever picks among several picks a user.
         if names.uri_sans.len() > 1 {
             return Err(Invalid::SeveralUris);
         }
+        if let Role::Server(host) = role
+            && leaf.verify_is_valid_for_subject_name(host).is_err()
+        {
+            return Err(Invalid::WrongHost(host.to_str().into_owned()));
+        }
+        if let Some(members) = &self.members {
+            members.check(&names, role)?;
+        }
         self.check_allowed(&leaf, &names)?;
-        Ok(names.into_identity(chain, path_not_after, ca.key_sha256.clone()))
+        let mut identity = names.into_identity(chain, path_not_after, ca.key_sha256.clone());
+        if let Role::Server(host) = role {
+            identity.dialled = Some(host.to_owned());
+        }
+        Ok(identity)
+    }
+
+    /// Verifies again what led to `identity`, at a later time.
+    pub(crate) fn verify_again(
+        &self,
+        identity: &PeerIdentity,
+        now: SystemTime,
+    ) -> Result<(), Invalid> {
+        let role = match &identity.dialled {
+            Some(host) => Role::Server(host),
+            None => Role::Client,
+        };
+        self.verify(&identity.chain, role, unix_time(now))
+            .map(|_| ())
     }
 
     /// Path building takes trust anchors as timeless; an expired CA must not vouch for anybody (Go does the same).
@@ -200,7 +245,7 @@ impl ClientTrust {
             let name = names.common_name.as_deref().unwrap_or_default();
             if !self.allowed_common_names.iter().any(|own| own == name) {
                 return Err(Invalid::NotAllowed(format!(
-                    "common name {name:?} of the client certificate is not among the allowed ones"
+                    "common name {name:?} of the certificate is not among the allowed ones"
                 )));
             }
         }
@@ -211,16 +256,55 @@ impl ClientTrust {
                 .any(|host| leaf.verify_is_valid_for_subject_name(host).is_ok())
         {
             return Err(Invalid::NotAllowed(
-                "the client certificate is not valid for any of the allowed host names".to_owned(),
+                "the certificate is not valid for any of the allowed host names".to_owned(),
             ));
         }
         Ok(())
     }
 }
 
-/// The handshake's view of [`ClientTrust`].
+impl Role<'_> {
+    fn key_usage(self) -> KeyUsage {
+        match self {
+            Self::Client => KeyUsage::client_auth(),
+            Self::Server(_) => KeyUsage::server_auth(),
+        }
+    }
+
+    /// Path building does not say which purpose was asked for.
+    fn refusal(self, invalid: Invalid) -> Invalid {
+        match (self, invalid) {
+            (Self::Server(_), Invalid::WrongPurpose) => Invalid::NotForServers,
+            (_, other) => other,
+        }
+    }
+}
+
+/// The handshake's view of [`Trust`].
 #[derive(Debug)]
-pub(crate) struct Verifier(pub(crate) Arc<ClientTrust>);
+pub(crate) struct Verifier(pub(crate) Arc<Trust>);
+
+impl Verifier {
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        role: Role<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let mut chain = Vec::with_capacity(1 + intermediates.len());
+        chain.push(CertificateDer::from(end_entity.as_ref()));
+        chain.extend(
+            intermediates
+                .iter()
+                .map(|cert| CertificateDer::from(cert.as_ref())),
+        );
+        self.0
+            .verify(&chain, role, now)
+            .map(|_| ())
+            .map_err(|invalid| invalid.into_rustls(now))
+    }
+}
 
 impl ClientCertVerifier for Verifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -233,17 +317,44 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let mut chain = Vec::with_capacity(1 + intermediates.len());
-        chain.push(CertificateDer::from(end_entity.as_ref()));
-        chain.extend(
-            intermediates
-                .iter()
-                .map(|cert| CertificateDer::from(cert.as_ref())),
-        );
-        self.0
-            .verify(&chain, now)
-            .map(|_| ClientCertVerified::assertion())
-            .map_err(|invalid| invalid.into_rustls(now))
+        self.judge(end_entity, intermediates, Role::Client, now)
+            .map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.judge(end_entity, intermediates, Role::Server(server_name), now)
+            .map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -1,16 +1,10 @@
 //! fjall, as this store uses it.
 
-use super::{
-    StoreOptions,
-    errors::ReadError,
-    keys::{META_KEYSPACE, ROWS_KEYSPACE, row_key},
-    record,
+use super::super::{
+    StoreOptions, journal,
+    keys::{META_KEYSPACE, ROWS_KEYSPACE},
 };
-use crate::types::{Revision, Row, TenantId};
-use bytes::Bytes;
-use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, Snapshot, config::BlockSizePolicy,
-};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, config::BlockSizePolicy};
 use std::{
     fs::File,
     os::unix::fs::MetadataExt,
@@ -27,22 +21,23 @@ const WORKER_THREADS: usize = 1;
 const OPEN_FILES_MAX: usize = 128;
 const META_MEMTABLE_BYTES: u64 = 2 << 20;
 
-#[derive(Clone)]
-pub(super) struct Engine {
-    pub(super) db: Database,
-    pub(super) rows: Keyspace,
-    pub(super) meta: Keyspace,
+pub(in crate::backend) struct FjallEngine {
+    pub(in crate::backend) db: Database,
+    pub(in crate::backend) rows: Keyspace,
+    pub(in crate::backend) meta: Keyspace,
     dir: PathBuf,
+    generation: u64,
     /// Held for as long as anything can read the files.
     _lock: Arc<File>,
 }
 
-impl Engine {
-    pub(super) fn open(
+impl FjallEngine {
+    pub(in crate::backend) fn open(
         dir: &Path,
+        generation: u64,
         options: &StoreOptions,
         lock: Arc<File>,
-    ) -> fjall::Result<Engine> {
+    ) -> fjall::Result<FjallEngine> {
         let db = Database::builder(dir)
             .cache_size(options.block_cache_bytes)
             .max_journaling_size(options.journal_bytes.max(64 << 20))
@@ -61,46 +56,26 @@ impl Engine {
         let meta = db.keyspace(META_KEYSPACE, || {
             KeyspaceCreateOptions::default().max_memtable_size(META_MEMTABLE_BYTES)
         })?;
-        Ok(Engine {
+        Ok(FjallEngine {
             db,
             rows,
             meta,
             dir: dir.to_owned(),
+            generation,
             _lock: lock,
         })
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    pub(in crate::backend) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub(super) fn get(
-        &self,
-        tenant: TenantId,
-        revision: Revision,
-    ) -> Result<Option<Row>, ReadError> {
-        let Some(record) = self
-            .rows
-            .get(row_key(tenant, revision))
-            .map_err(ReadError::engine)?
-        else {
-            return Ok(None);
-        };
-        record::decode(revision, &Bytes::from(record))
-            .map(Some)
-            .map_err(|reason| ReadError::Corrupt {
-                tenant,
-                revision,
-                reason,
-            })
+    pub(in crate::backend) fn generation(&self) -> u64 {
+        self.generation
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
-        self.db.snapshot()
-    }
-
-    pub(super) fn disk_bytes(&self) -> u64 {
-        let journals: u64 = super::journal::list(&self.dir)
+    pub(in crate::backend) fn disk_bytes(&self) -> u64 {
+        let journals: u64 = journal::list(&self.dir)
             .unwrap_or_default()
             .iter()
             .filter_map(|(_, path)| path.metadata().ok())

@@ -1,0 +1,282 @@
+//! Changes of the membership: checked and proposed by the leader, whoever is asked.
+
+use crate::node::{Node, ProposeError, applied};
+use crate::peer::{CallError, ChangeMembers, MembershipChange};
+use bytes::Bytes;
+use holdfast_auth::Caller;
+use holdfast_consensus::{Failure, MemberChange};
+use holdfast_tenant::{Command, Membership, Refusal};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tonic::Status;
+
+/// Why a change was not made, or is not known to be.
+#[derive(Debug)]
+pub(crate) enum ChangeError {
+    Propose(ProposeError),
+    /// The leader's own answer.
+    Answered(Status),
+}
+
+impl From<ProposeError> for ChangeError {
+    fn from(error: ProposeError) -> ChangeError {
+        ChangeError::Propose(error)
+    }
+}
+
+impl From<Refusal> for ChangeError {
+    fn from(refusal: Refusal) -> ChangeError {
+        ChangeError::Propose(ProposeError::Refused(refusal))
+    }
+}
+
+/// What a learner must have of the leader's log to be promoted, in parts of ten (etcd's).
+const READY_TENTHS: u64 = 9;
+/// How often it is looked whether another change is through, or a transfer.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a leader that is to be removed waits for another one.
+const TRANSFER_MAX: Duration = Duration::from_secs(3);
+
+/// What raft has to do for a command; `None` for one that changes no votes.
+fn change_of(command: &Command) -> Option<MemberChange> {
+    match command {
+        Command::MemberAdd { id, is_learner, .. } => Some(if *is_learner {
+            MemberChange::Learner(*id)
+        } else {
+            MemberChange::Voter(*id)
+        }),
+        Command::MemberPromote { id } => Some(MemberChange::Voter(*id)),
+        Command::MemberRemove { id } => Some(MemberChange::Remove(*id)),
+        _ => None,
+    }
+}
+
+impl Node {
+    /// Changes the membership, through whichever member leads, and gives it as it is afterwards.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub(crate) async fn change_members(
+        &self,
+        caller: &Caller,
+        command: &Command,
+    ) -> Result<Arc<Membership>, ChangeError> {
+        let mut bytes = Vec::new();
+        command.encode(self.default_tenant.id, caller, &mut bytes);
+        let Some(change) = change_of(command) else {
+            return Err(Refusal::Malformed("no change of members").into());
+        };
+        let (wire, member) = match change {
+            MemberChange::Voter(id) => (MembershipChange::Voter, id),
+            MemberChange::Learner(id) => (MembershipChange::Learner, id),
+            MemberChange::Remove(id) => (MembershipChange::Remove, id),
+        };
+        let begun = Instant::now();
+        loop {
+            let leader = self.leader().await?;
+            if leader == self.identity.member {
+                match self.lead_change(command, change, bytes.clone()).await {
+                    // Leadership went elsewhere before anything was proposed.
+                    Err(ChangeError::Propose(ProposeError::Failure(Failure::NotLeader)))
+                        if begun.elapsed() < self.request_timeout() =>
+                    {
+                        tokio::time::sleep(LOOK).await;
+                        continue;
+                    }
+                    other => other?,
+                }
+            } else {
+                let request = ChangeMembers {
+                    change: wire,
+                    member,
+                    command: Bytes::from(bytes.clone()),
+                };
+                let net = &self.cluster.net;
+                let limit = self.request_timeout();
+                match net.change_members(leader, request, limit).await {
+                    Ok(_) => {}
+                    Err(CallError::Answered(status)) => return Err(ChangeError::Answered(status)),
+                    Err(CallError::Deadline) => return Err(ProposeError::TimedOut.into()),
+                    Err(error) => {
+                        tracing::warn!(?error, "cannot ask the leader for a change of members");
+                        return Err(ProposeError::Failure(Failure::ConnectionLost).into());
+                    }
+                }
+            }
+            // This member has it, too, before it answers.
+            self.linearizable().await?;
+            return Ok(self.tenants.members());
+        }
+    }
+
+    /// Makes a change as the leader.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; `NotLeader` when nothing was proposed since this member does not lead.
+    pub(super) async fn lead_change(
+        &self,
+        command: &Command,
+        change: MemberChange,
+        bytes: Vec<u8>,
+    ) -> Result<(), ChangeError> {
+        self.linearizable().await?;
+        let members = self.tenants.members();
+        members.after(command)?;
+        self.check_change(command, &members)?;
+        if change == MemberChange::Remove(self.identity.member) {
+            self.step_down(&members).await?;
+            // The next leader proposes it.
+            return Err(ProposeError::Failure(Failure::NotLeader).into());
+        }
+        let begun = Instant::now();
+        loop {
+            let (ticket, expected) = self.mailbox.expect(Instant::now());
+            self.group
+                .propose_change(change, bytes.clone(), ticket)
+                .map_err(ProposeError::Failure)?;
+            match applied(expected.await) {
+                Err(ProposeError::Failure(Failure::ChangePending))
+                    if begun.elapsed() < self.request_timeout() =>
+                {
+                    tokio::time::sleep(LOOK).await;
+                }
+                other => return Ok(other.map(drop)?),
+            }
+        }
+    }
+
+    /// etcd's checks before a change: that the cluster can bear it, and that a learner is ready.
+    fn check_change(&self, command: &Command, members: &Membership) -> Result<(), Refusal> {
+        let progress = self.group.progress();
+        let is_active = |id: u64| progress.iter().any(|p| p.id == id && p.active);
+        let strict = self.config.strict_reconfig_check;
+        match command {
+            Command::MemberAdd { is_learner, .. } if strict => {
+                if !is_learner && !members.may_add_voter() {
+                    return Err(Refusal::NotEnoughStarted);
+                }
+                if !members.voters().into_iter().all(is_active) {
+                    return Err(Refusal::UnhealthyCluster);
+                }
+            }
+            Command::MemberRemove { id } if strict => {
+                if !members.may_remove(*id) {
+                    return Err(Refusal::NotEnoughStarted);
+                }
+                let is_voter = members.get(*id).is_some_and(|member| !member.is_learner);
+                let rest = members.voters().into_iter().filter(|voter| voter != id);
+                let (active, all) = rest.fold((0, 0), |(active, all), voter| {
+                    (active + usize::from(is_active(voter)), all + 1)
+                });
+                // To take out one that is gone must stay possible, one of those that work only while a majority is left.
+                if is_voter && is_active(*id) && active < all / 2 + 1 {
+                    return Err(Refusal::UnhealthyCluster);
+                }
+            }
+            Command::MemberPromote { id } => {
+                let matched = |id: u64| {
+                    progress
+                        .iter()
+                        .find(|p| p.id == id && p.active)
+                        .map_or(0, |p| p.matched)
+                };
+                let (own, theirs) = (matched(self.identity.member), matched(*id));
+                if theirs.saturating_mul(10) < own.saturating_mul(READY_TENTHS) {
+                    return Err(Refusal::LearnerNotReady);
+                }
+                if strict && !members.may_promote(*id) {
+                    return Err(Refusal::NotEnoughStarted);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Hands leadership to the voter that has most of the log.
+    ///
+    /// # Errors
+    /// When nobody took it in time.
+    async fn step_down(&self, members: &Membership) -> Result<(), ChangeError> {
+        let Some(next) = self.successor(members) else {
+            return Err(Refusal::NotEnoughStarted.into());
+        };
+        self.group
+            .transfer_leader(next)
+            .map_err(ProposeError::Failure)?;
+        let begun = Instant::now();
+        while self.status.leader() == self.identity.member || self.status.leader() == 0 {
+            if begun.elapsed() > TRANSFER_MAX {
+                return Err(ProposeError::TimedOut.into());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    fn successor(&self, members: &Membership) -> Option<u64> {
+        let progress = self.group.progress();
+        members
+            .voters()
+            .into_iter()
+            .filter(|voter| *voter != self.identity.member)
+            .filter_map(|voter| progress.iter().find(|p| p.id == voter && p.active))
+            .max_by_key(|p| p.matched)
+            .map(|p| p.id)
+    }
+
+    /// Before a stop: hands leadership over, so that the others need not find out that this member is gone.
+    pub(crate) async fn hand_over(&self, limit: Duration) {
+        if !self.status.leads() {
+            return;
+        }
+        let Some(next) = self.successor(&self.tenants.members()) else {
+            return;
+        };
+        if self.group.transfer_leader(next).is_err() {
+            return;
+        }
+        let begun = Instant::now();
+        while self.status.leads() && begun.elapsed() < limit {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tracing::info!(
+            to = format!("{next:x}"),
+            done = !self.status.leads(),
+            took_ms = begun.elapsed().as_millis() as u64,
+            "handed leadership over"
+        );
+    }
+
+    /// Hands leadership to a voter and waits until it has it.
+    ///
+    /// # Errors
+    /// A text that etcd's clients know, as a status.
+    pub(crate) async fn move_leader(&self, target: u64) -> Result<(), Status> {
+        if self.status.leader() != self.identity.member {
+            return Err(Status::failed_precondition("etcdserver: not leader"));
+        }
+        let members = self.tenants.members();
+        if !members.voters().contains(&target) {
+            return Err(Status::failed_precondition(
+                "etcdserver: bad leader transferee",
+            ));
+        }
+        if target == self.identity.member {
+            return Ok(());
+        }
+        self.group
+            .transfer_leader(target)
+            .map_err(|_| Status::failed_precondition("etcdserver: not leader"))?;
+        let begun = Instant::now();
+        while self.status.leader() != target {
+            if begun.elapsed() > self.config.election_timeout {
+                return Err(Status::unknown(
+                    "etcdserver: request timed out, leader transfer took too long",
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+}
