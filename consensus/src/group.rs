@@ -70,10 +70,12 @@ const ROUND_BYTES: usize = 4 << 20;
 /// Bytes of other members' messages that may wait for the core; more are dropped, as a network drops them.
 const INCOMING_BYTES_MAX: usize = 128 << 20;
 
+/// Least time between two log lines about refused messages.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What else than commands waits for the core.
-enum Task<M: StateMachine> {
+enum Task {
     Message(u64, Bytes),
-    Snapshot(u64, Bytes, M::Incoming),
     SnapshotSent(u64, bool),
     Unreachable(u64),
     Gone(u64),
@@ -81,47 +83,34 @@ enum Task<M: StateMachine> {
     InTerm(u64, Vec<u8>, Vec<Ticket>),
 }
 
-struct Queue<M: StateMachine> {
+#[derive(Default)]
+struct Queue {
     waiting: Vec<Submission>,
     bytes: usize,
     commands: usize,
     reads: Vec<Ticket>,
-    tasks: Vec<Task<M>>,
+    tasks: Vec<Task>,
     task_bytes: usize,
     stopped: bool,
 }
 
-impl<M: StateMachine> Default for Queue<M> {
-    fn default() -> Queue<M> {
-        Queue {
-            waiting: Vec::new(),
-            bytes: 0,
-            commands: 0,
-            reads: Vec::new(),
-            tasks: Vec::new(),
-            task_bytes: 0,
-            stopped: false,
-        }
-    }
-}
-
-impl<M: StateMachine> Queue<M> {
+impl Queue {
     fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.reads.is_empty() && self.tasks.is_empty()
     }
 }
 
 /// What is taken from the queue at once.
-struct Round<M: StateMachine> {
+struct Round {
     submissions: Vec<Submission>,
     reads: Vec<Ticket>,
-    tasks: Vec<Task<M>>,
+    tasks: Vec<Task>,
 }
 
 /// See the module's text.
 pub struct Group<M: StateMachine, D: Disk> {
     core: Mutex<Core<M, D>>,
-    queue: Mutex<Queue<M>>,
+    queue: Mutex<Queue>,
     arrived: Condvar,
     status: Arc<Status>,
     completions: Arc<dyn Completions<M::Outcome>>,
@@ -132,6 +121,8 @@ pub struct Group<M: StateMachine, D: Disk> {
     pending: AtomicUsize,
     failed: AtomicBool,
     fault: Mutex<Option<CoreError>>,
+    /// When a refused message was last spoken of.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl<M: StateMachine, D: Disk> Group<M, D> {
@@ -154,6 +145,7 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
             pending: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             fault: Mutex::new(None),
+            complained: Mutex::new(None),
         }
     }
 
@@ -266,12 +258,22 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
         self.core.lock().wants(from, message)
     }
 
-    /// Takes a snapshot that was received whole; see [`Core::receive_snapshot`].
+    /// Takes a snapshot that was received whole, and puts it in place; see [`Core::receive_snapshot`].
     ///
     /// # Errors
     /// As there.
-    pub fn deliver_snapshot(&self, from: u64, message: Bytes, incoming: M::Incoming) {
-        self.task(Task::Snapshot(from, message, incoming));
+    pub fn deliver_snapshot(
+        &self,
+        from: u64,
+        message: Bytes,
+        incoming: M::Incoming,
+    ) -> Result<bool, MessageFault> {
+        let mut core = self.core.lock();
+        let taken = core.receive_snapshot(from, message, incoming);
+        if let Err(error) = self.drive(&mut core) {
+            self.fail(&mut core, error);
+        }
+        taken
     }
 
     /// What became of a snapshot that was sent; see [`Core::snapshot_sent`].
@@ -313,7 +315,7 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
     }
 
     /// Takes a task that somebody waits for.
-    fn awaited(&self, task: Task<M>, tickets: usize) -> Result<(), Failure> {
+    fn awaited(&self, task: Task, tickets: usize) -> Result<(), Failure> {
         {
             let mut queue = self.queue.lock();
             if queue.stopped || self.failed.load(Ordering::Relaxed) {
@@ -326,7 +328,7 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
         Ok(())
     }
 
-    fn task(&self, task: Task<M>) {
+    fn task(&self, task: Task) {
         self.queue.lock().tasks.push(task);
         self.arrived.notify_one();
     }
@@ -484,12 +486,9 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
         result
     }
 
-    fn work(&self, core: &mut Core<M, D>, task: Task<M>, done: &mut Completed<M>) {
+    fn work(&self, core: &mut Core<M, D>, task: Task, done: &mut Completed<M>) {
         let (from, taken) = match task {
             Task::Message(from, message) => (from, core.receive(from, message, done)),
-            Task::Snapshot(from, message, incoming) => {
-                (from, core.receive_snapshot(from, message, incoming))
-            }
             Task::SnapshotSent(to, installed) => return core.snapshot_sent(to, installed),
             Task::Unreachable(member) => return core.unreachable(member, done),
             Task::Gone(member) => return core.gone(member),
@@ -501,6 +500,15 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
             }
         };
         if let Err(fault) = taken {
+            self.complain(from, &fault);
+        }
+    }
+
+    /// Says that a message was refused, now and then: there may be many, and the counter has them all.
+    fn complain(&self, from: u64, fault: &MessageFault) {
+        let mut said = self.complained.lock();
+        if said.is_none_or(|at| at.elapsed() > COMPLAINT_INTERVAL) {
+            *said = Some(Instant::now());
             tracing::warn!(member = format!("{from:x}"), %fault, "a message of another member was refused");
         }
     }
@@ -512,7 +520,7 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
         }
     }
 
-    fn take_round(&self) -> Round<M> {
+    fn take_round(&self) -> Round {
         let mut queue = self.queue.lock();
         queue.task_bytes = 0;
         let reads = std::mem::take(&mut queue.reads);

@@ -33,6 +33,16 @@ pub trait StateMachine: Send + 'static {
     /// A snapshot that was received and verified whole, and is not in use yet.
     type Incoming: Send + 'static;
 
+    /// Whether an entry that another member proposed may go into the log: one that cannot be applied would end every member. An entry that
+    /// changes voters or learners must be proposed as a change.
+    ///
+    /// # Errors
+    /// A text for one that may not.
+    fn check(&self, data: &Bytes) -> Result<(), String>;
+
+    /// What a received snapshot is of, and the members in it.
+    fn describe(incoming: &Self::Incoming) -> (LogPosition, Members);
+
     /// Applies one entry and appends the outcome of each command in it, in order.
     ///
     /// # Errors

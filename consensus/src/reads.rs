@@ -6,6 +6,7 @@
 
 use crate::group::Ticket;
 use bytes::BufMut;
+use holdfast_storage::planted::{Defect, is_planted};
 use std::collections::VecDeque;
 
 struct Round {
@@ -19,6 +20,14 @@ struct Round {
     leader: u64,
 }
 
+/// Reads that are answered once so much is applied.
+struct Confirmed {
+    index: u64,
+    /// The tick at which the oldest of them was taken.
+    oldest: u64,
+    tickets: Vec<Ticket>,
+}
+
 pub(crate) struct Reads {
     member: u64,
     incarnation: u64,
@@ -28,7 +37,7 @@ pub(crate) struct Reads {
     oldest: u64,
     round: Option<Round>,
     /// What may be read once that much is applied, in order.
-    confirmed: VecDeque<(u64, Vec<Ticket>)>,
+    confirmed: VecDeque<Confirmed>,
 }
 
 impl Reads {
@@ -59,6 +68,9 @@ impl Reads {
         if let Some(mut round) = self.round.take_if(|round| round.oldest < tick) {
             tickets.append(&mut round.tickets);
         }
+        while let Some(round) = self.confirmed.pop_front_if(|round| round.oldest < tick) {
+            tickets.extend(round.tickets);
+        }
         tickets
     }
 
@@ -78,10 +90,19 @@ impl Reads {
             self.oldest = self.oldest.min(lost.oldest);
             self.waiting.extend(lost.tickets);
         }
+        if is_planted(Defect::ReadWithoutRound) && !self.waiting.is_empty() {
+            self.confirmed.push_back(Confirmed {
+                index: 0,
+                oldest: std::mem::replace(&mut self.oldest, u64::MAX),
+                tickets: std::mem::take(&mut self.waiting),
+            });
+        }
         if leader == 0 || self.round.is_some() || self.waiting.is_empty() {
             return None;
         }
-        self.rounds += 1;
+        if !is_planted(Defect::ReusedReadContext) {
+            self.rounds += 1;
+        }
         let mut context = Vec::with_capacity(32);
         for number in [self.member, self.incarnation, term, self.rounds] {
             context.put_u64_le(number);
@@ -105,7 +126,11 @@ impl Reads {
             .is_some_and(|round| round.context == context)
             && let Some(round) = self.round.take()
         {
-            self.confirmed.push_back((index, round.tickets));
+            self.confirmed.push_back(Confirmed {
+                index,
+                oldest: round.oldest,
+                tickets: round.tickets,
+            });
         }
     }
 
@@ -113,8 +138,11 @@ impl Reads {
     pub(crate) fn readable(&mut self, applied: u64) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         // A later round's answer is no smaller: the commit index does not fall.
-        while let Some((_, round)) = self.confirmed.pop_front_if(|(index, _)| *index <= applied) {
-            tickets.extend(round);
+        while let Some(round) = self
+            .confirmed
+            .pop_front_if(|round| round.index <= applied || is_planted(Defect::ReadBeforeApplied))
+        {
+            tickets.extend(round.tickets);
         }
         tickets
     }
@@ -129,7 +157,7 @@ impl Reads {
                 .into_iter()
                 .flat_map(|round| round.tickets),
         );
-        tickets.extend(self.confirmed.drain(..).flat_map(|(_, round)| round));
+        tickets.extend(self.confirmed.drain(..).flat_map(|round| round.tickets));
         tickets
     }
 }

@@ -5,11 +5,13 @@ use crate::log_storage::LogStorage;
 use crate::message::MessageFault;
 use holdfast_storage::disk::Disk;
 use raft::eraftpb::{ConfState, Message, MessageType};
-use raft::{RawNode, StateRole};
+use raft::{Raft, RawNode, StateRole};
 use std::collections::BTreeSet;
 
 /// Terms and indexes stay below this, so that adding to them cannot overflow.
 const NUMBER_MAX: u64 = 1 << 62;
+/// How far ahead a term may be: more than a century of an election each second, so that no message uses up the numbers.
+const TERM_JUMP_MAX: u64 = 1 << 32;
 /// Members of a group: far more than a group has.
 const MEMBERS_MAX: usize = 64;
 /// Bytes of a ReadIndex context; ours have 32.
@@ -50,6 +52,9 @@ pub(crate) fn check<D: Disk>(
     if numbers.iter().any(|number| *number > NUMBER_MAX) {
         return Err(MessageFault::Senseless("a number is beyond all bounds"));
     }
+    if message.term > raft.term.saturating_add(TERM_JUMP_MAX) {
+        return Err(MessageFault::Senseless("a term of the far future"));
+    }
     let kind = message.msg_type;
     let is_read = kind == MessageType::MsgReadIndex;
     if (message.term == 0) != is_read {
@@ -68,9 +73,7 @@ pub(crate) fn check<D: Disk>(
     let current = message.term >= raft.term;
     match kind {
         MessageType::MsgAppend => {
-            if message.term == raft.term && raft.state == StateRole::Leader {
-                return Err(MessageFault::Senseless("two leaders in one term"));
-            }
+            check_leader(raft, message)?;
             check_entries(node, message)?;
         }
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
@@ -80,14 +83,27 @@ pub(crate) fn check<D: Disk>(
             if entry.data.len() > READ_CONTEXT_BYTES_MAX || !entry.context.is_empty() {
                 return Err(MessageFault::Senseless("a long context"));
             }
+            if is_read && !entry.data.starts_with(&peer.to_le_bytes()) {
+                return Err(MessageFault::Senseless("another member's context"));
+            }
+            if !is_read && raft.leader_id != peer {
+                return Err(MessageFault::Senseless(
+                    "an answer of one that does not lead",
+                ));
+            }
         }
         _ if !message.entries.is_empty() => {
             return Err(MessageFault::Senseless("entries out of place"));
         }
-        MessageType::MsgHeartbeat => {
-            if message.term == raft.term && raft.state == StateRole::Leader {
-                return Err(MessageFault::Senseless("two leaders in one term"));
+        MessageType::MsgTimeoutNow => {
+            if message.term == raft.term && raft.leader_id != peer {
+                return Err(MessageFault::Senseless(
+                    "a transfer by one that does not lead",
+                ));
             }
+        }
+        MessageType::MsgHeartbeat => {
+            check_leader(raft, message)?;
             let last = raft.raft_log.last_index();
             if current && message.commit > last {
                 return Ok(Verdict::LostData {
@@ -107,6 +123,7 @@ pub(crate) fn check<D: Disk>(
             }
         }
         MessageType::MsgSnapshot => {
+            check_leader(raft, message)?;
             let metadata = message.get_snapshot().get_metadata();
             if metadata.index > NUMBER_MAX || metadata.term == 0 || metadata.term > message.term {
                 return Err(MessageFault::Senseless("the snapshot's position"));
@@ -135,13 +152,29 @@ fn check_context(message: &Message) -> Result<(), MessageFault> {
     }
 }
 
+/// A term has one leader.
+fn check_leader<D: Disk>(
+    raft: &Raft<LogStorage<D>>,
+    message: &Message,
+) -> Result<(), MessageFault> {
+    let another = raft.leader_id != 0 && raft.leader_id != message.from;
+    if message.term == raft.term && (another || raft.state == StateRole::Leader) {
+        return Err(MessageFault::Senseless("two leaders in one term"));
+    }
+    Ok(())
+}
+
 /// Entries follow each other, and replace nothing that is committed.
 fn check_entries<D: Disk>(
     node: &RawNode<LogStorage<D>>,
     message: &Message,
 ) -> Result<(), MessageFault> {
     let log = &node.raft.raft_log;
-    let mut previous = message.log_term;
+    // Raft takes an index beyond its log for one of term 0.
+    if (message.index == 0) != (message.log_term == 0) {
+        return Err(MessageFault::Senseless("the entry before its entries"));
+    }
+    let mut previous = message.log_term.max(1);
     for (expected, entry) in (message.index + 1..).zip(message.entries.iter()) {
         if entry.index != expected || entry.term < previous || entry.term > message.term {
             return Err(MessageFault::Senseless("entries out of order"));

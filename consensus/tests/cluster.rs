@@ -69,6 +69,18 @@ impl StateMachine for Machine {
         Ok(())
     }
 
+    fn check(&self, data: &Bytes) -> Result<(), String> {
+        if data.len().is_multiple_of(4) {
+            Ok(())
+        } else {
+            Err("half a number".to_owned())
+        }
+    }
+
+    fn describe(incoming: &State) -> (LogPosition, Members) {
+        (incoming.position, incoming.members.clone())
+    }
+
     fn members(&self) -> Members {
         self.state.members.clone()
     }
@@ -251,7 +263,7 @@ impl Cluster {
                 Packet::Snapshot(message, view) => {
                     self.snapshots += 1;
                     assert!(member.core.wants(from, message.clone()).unwrap());
-                    member.core.receive_snapshot(from, message, view).unwrap();
+                    assert!(member.core.receive_snapshot(from, message, view).unwrap());
                     self.work(to);
                     if let Some(sender) = self.members.get_mut(&from) {
                         sender.core.snapshot_sent(to, true);

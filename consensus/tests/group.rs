@@ -24,6 +24,14 @@ macro_rules! alone {
         type View = ();
         type Incoming = ();
 
+        fn check(&self, _: &Bytes) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn describe((): &()) -> (LogPosition, Members) {
+            (LogPosition::default(), Members::default())
+        }
+
         fn members(&self) -> Members {
             Members {
                 voters: vec![1],

@@ -127,12 +127,30 @@ impl StateMachine for Applier {
         result
     }
 
-    fn members(&self) -> Members {
-        let members = self.machine.tenants().members();
-        Members {
-            voters: members.voters(),
-            learners: members.learners(),
+    fn check(&self, data: &Bytes) -> Result<(), String> {
+        let mut rest = data.clone();
+        loop {
+            match Command::decode_next(&mut rest) {
+                Ok(None) => return Ok(()),
+                Ok(Some((tenant, _, command))) => {
+                    if changes_votes(&command) {
+                        return Err("a change of voters among other commands".to_owned());
+                    }
+                    if self.machine.tenants().get(tenant).is_none() {
+                        return Err("a command for an unknown tenant".to_owned());
+                    }
+                }
+                Err(error) => return Err(error.to_string()),
+            }
         }
+    }
+
+    fn describe(incoming: &IncomingState) -> (LogPosition, Members) {
+        (incoming.position(), of_raft(incoming.members()))
+    }
+
+    fn members(&self) -> Members {
+        of_raft(&self.machine.tenants().members())
     }
 
     fn view(&mut self) -> Result<StoreView, String> {
@@ -174,6 +192,22 @@ impl StateMachine for Applier {
     fn follow(&mut self) {
         self.machine.demote_leases();
     }
+}
+
+/// A membership as raft sees it.
+fn of_raft(members: &Membership) -> Members {
+    Members {
+        voters: members.voters(),
+        learners: members.learners(),
+    }
+}
+
+/// Whether a command must go into the log as a change of voters or learners.
+fn changes_votes(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::MemberAdd { .. } | Command::MemberPromote { .. } | Command::MemberRemove { .. }
+    )
 }
 
 /// The raft group of this process.

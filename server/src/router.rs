@@ -102,12 +102,17 @@ impl Router {
         let counted = inbound.clone();
         let asks = rpc.kind() == RpcKind::BidiStream;
         let request = request.map(|body| Body::new(Counted::new(body, counted, asks)));
+        let connection = self.services.connection.clone();
+        let is_unknown = connection.may_be_known_elsewhere(request.headers());
         macro_rules! to {
             ($service:ident) => {{
                 let mut service = self.services.$service.clone();
                 Box::pin(async move {
                     if !held.has_room(Kind::Short) {
                         held.room(Kind::Short).await;
+                    }
+                    if is_unknown {
+                        connection.catch_up().await;
                     }
                     let answer = service.call(request).await?;
                     drop(inbound);

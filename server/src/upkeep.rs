@@ -6,7 +6,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use holdfast_consensus::Failure;
 use holdfast_storage::backend::PersistError;
 use holdfast_storage::log::LogError;
-use holdfast_tenant::{Command, Refusal};
+use holdfast_tenant::{AlarmKind, Command, Refusal};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,7 +33,12 @@ pub(crate) async fn leases(worker: Arc<Worker>) {
         }
         for tenant in node.tenants.all() {
             let now = node.clock.now();
-            let expired = tenant.expired_leases(now, EXPIRIES_PER_LOOK);
+            let expired = if tenant.is_alarmed(AlarmKind::Corrupt) {
+                // Nothing is deleted until it is known whose data are right; every attempt would be refused.
+                Vec::new()
+            } else {
+                tenant.expired_leases(now, EXPIRIES_PER_LOOK)
+            };
             let mut revocations: FuturesUnordered<_> = expired
                 .into_iter()
                 .map(|id| {
@@ -44,6 +49,8 @@ pub(crate) async fn leases(worker: Arc<Worker>) {
                     }
                 })
                 .collect();
+            let mut failed: Option<(i64, ProposeError)> = None;
+            let mut failures = 0u32;
             while let Some((id, result)) = revocations.next().await {
                 match result {
                     Ok(_) => node.metrics.lease_expired(),
@@ -52,9 +59,14 @@ pub(crate) async fn leases(worker: Arc<Worker>) {
                     // The next leader ends it.
                     Err(ProposeError::Failure(Failure::NotLeader | Failure::LeaderChanged)) => {}
                     Err(error) => {
-                        tracing::warn!(lease = id, ?error, "cannot revoke an expired lease");
+                        failures += 1;
+                        failed = Some((id, error));
                     }
                 }
+            }
+            // One line for all: what hinders one hinders the others.
+            if let Some((id, error)) = failed {
+                tracing::warn!(lease = id, failures, ?error, "cannot revoke expired leases");
             }
             let due = tenant.due_lease_checkpoints(now, CHECKPOINTS_PER_LOOK);
             if !due.is_empty() {
@@ -130,6 +142,8 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(10);
 const PERSIST_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the store is synced and the log cut, if anything was moved.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Least time between two of them, however many entries come (`--snapshot-count`).
+const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_secs(2);
 
 impl Persister {
     pub(crate) fn new() -> Persister {
@@ -152,7 +166,9 @@ impl Persister {
     pub(crate) fn run(&self, node: &Node) -> Result<(), UpkeepError> {
         let store = node.tenants.store();
         let spares = node.group.spares();
-        let mut next_checkpoint = Instant::now() + CHECKPOINT_INTERVAL;
+        let mut last_checkpoint = Instant::now();
+        let mut next_checkpoint = last_checkpoint + CHECKPOINT_INTERVAL;
+        let mut checkpointed = store.staged_position().index;
         let mut moved_since = false;
         let (mut full, mut busy) = (false, false);
         yield_to_requests();
@@ -206,10 +222,15 @@ impl Persister {
                 }
                 Err(error) => return Err(error.into()),
             }
-            if moved_since && !full && (stopped || Instant::now() >= next_checkpoint) {
+            let now = Instant::now();
+            let many = store.staged_position().index
+                >= checkpointed.saturating_add(node.config.snapshot_count)
+                && now >= last_checkpoint + CHECKPOINT_INTERVAL_MIN;
+            if moved_since && !full && (stopped || many || now >= next_checkpoint) {
                 match store.checkpoint() {
                     Ok(position) => {
                         moved_since = false;
+                        checkpointed = position.index;
                         if let Err(error) = node.group.compact_log(position) {
                             tracing::error!(%error, "cannot cut the raft log");
                         } else {
@@ -221,7 +242,8 @@ impl Persister {
                     }
                     Err(error) => return Err(error.into()),
                 }
-                next_checkpoint = Instant::now() + CHECKPOINT_INTERVAL;
+                last_checkpoint = Instant::now();
+                next_checkpoint = last_checkpoint + CHECKPOINT_INTERVAL;
             }
             if stopped {
                 return Ok(());

@@ -11,6 +11,7 @@
 mod chance;
 mod clients;
 mod counters;
+mod death;
 mod faults;
 mod members;
 mod model;
@@ -18,10 +19,12 @@ mod network;
 mod node;
 mod plan;
 mod settle;
+mod travel;
 mod truth;
 mod upkeep;
 mod watch;
 mod watchers;
+mod work;
 mod workload;
 mod world;
 

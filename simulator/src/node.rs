@@ -9,14 +9,16 @@ use holdfast_consensus::{
     Completed, Core, CoreOptions, Io, MemberChange, Members, Observer, Outgoing, StateMachine,
     Ticket,
 };
-use holdfast_storage::backend::{IncomingStore, MemoryStore, Store, StoreOptions, StoreView};
+use holdfast_storage::backend::{MemoryStore, Store, StoreOptions, StoreView};
 use holdfast_storage::disk::MemDisk;
 use holdfast_storage::lease::Millis;
 use holdfast_storage::log::{LogOptions, RaftLog};
 use holdfast_storage::snapshot::{SnapshotReader, SnapshotScope};
 use holdfast_storage::{LogPosition, TenantId};
 use holdfast_tenant::watch::{Hub, HubLimits, Wake};
-use holdfast_tenant::{Machine, MachineOptions, Member, Outcome, Tenant, Tenants};
+use holdfast_tenant::{
+    Command, IncomingState, Machine, MachineOptions, Member, Membership, Outcome, Tenant, Tenants,
+};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -41,7 +43,7 @@ pub(crate) struct Applier {
 const HASH_EVERY: u64 = 24;
 
 impl Applier {
-    fn now(&self) -> Millis {
+    pub(crate) fn now(&self) -> Millis {
         Millis(self.clock.load(Ordering::Relaxed))
     }
 
@@ -66,7 +68,7 @@ impl Applier {
 impl StateMachine for Applier {
     type Outcome = Outcome;
     type View = StoreView;
-    type Incoming = IncomingStore;
+    type Incoming = IncomingState;
 
     fn apply(
         &mut self,
@@ -97,11 +99,7 @@ impl StateMachine for Applier {
     }
 
     fn members(&self) -> Members {
-        let members = self.machine.tenants().members();
-        Members {
-            voters: members.voters(),
-            learners: members.learners(),
-        }
+        members(&self.machine.tenants().members())
     }
 
     fn view(&mut self) -> Result<StoreView, String> {
@@ -109,11 +107,31 @@ impl StateMachine for Applier {
         Ok(self.machine.tenants().store().view())
     }
 
-    fn install(&mut self, position: LogPosition, incoming: IncomingStore) -> Result<(), String> {
+    fn check(&self, data: &Bytes) -> Result<(), String> {
+        let mut rest = data.clone();
+        while let Some((_, _, command)) =
+            Command::decode_next(&mut rest).map_err(|error| error.to_string())?
+        {
+            if matches!(
+                command,
+                Command::MemberAdd { .. }
+                    | Command::MemberPromote { .. }
+                    | Command::MemberRemove { .. }
+            ) {
+                return Err("a change of voters among other commands".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(incoming: &IncomingState) -> (LogPosition, Members) {
+        (incoming.position(), members(incoming.members()))
+    }
+
+    fn install(&mut self, position: LogPosition, incoming: IncomingState) -> Result<(), String> {
         let before = self.applied();
-        let now = self.now();
         self.machine
-            .install(incoming, now)
+            .install_state(incoming)
             .map_err(|error| error.to_string())?;
         let mut truth = self.truth.lock();
         truth.counters.snapshots_installed += 1;
@@ -144,6 +162,13 @@ impl StateMachine for Applier {
     }
 }
 
+fn members(members: &Membership) -> Members {
+    Members {
+        voters: members.voters(),
+        learners: members.learners(),
+    }
+}
+
 struct Silent;
 
 impl Observer for Silent {
@@ -162,6 +187,12 @@ pub(crate) enum Input {
         packet: Packet,
     },
     Tick,
+    /// What only the leader of that term may decide.
+    ProposeInTerm {
+        term: u64,
+        data: Vec<u8>,
+        ticket: Ticket,
+    },
     Propose {
         data: Vec<u8>,
         tickets: Vec<Ticket>,

@@ -116,8 +116,15 @@ impl World {
         if !due.is_empty() {
             commands.push(Command::LeaseCheckpoint(due));
         }
+        let term = process.core.status().term();
         for command in commands {
-            self.propose(place, server_command(&command), Waiting::Internal);
+            let Some(process) = &mut self.nodes[place].process else {
+                return;
+            };
+            let ticket = process.ticket(Waiting::Internal);
+            let data = server_command(&command);
+            // It waits in a queue first.
+            self.tell(place, Input::ProposeInTerm { term, data, ticket });
         }
     }
 

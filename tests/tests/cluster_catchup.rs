@@ -11,7 +11,7 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{
     Kind, PATIENCE, RawWatch,
     cluster::{Cluster, ClusterOptions},
-    event_text, eventually, watch_prefix,
+    event_text, eventually, is_reference, watch_prefix,
     wire::{everything, get, put, put_leased, revision, values},
 };
 use std::time::Duration;
@@ -24,6 +24,41 @@ fn options() -> ClusterOptions {
         .links()
         .flag("--snapshot-count=100")
         .flag("--snapshot-catchup-entries=50")
+        .flag("--log-level=debug")
+}
+
+/// Waits until the leader's log no longer has what was written: only then does a member that lacks it get a snapshot. Etcd cuts the
+/// log by the number of entries, we by time.
+async fn cut(cluster: &Cluster, leader: usize) {
+    if is_reference() {
+        return;
+    }
+    let applied = cluster.raw(leader).status().await.unwrap();
+    let applied = applied.raft_applied_index;
+    let log = cluster.member(leader).log();
+    eventually(PATIENCE, "the log is cut", async || {
+        let saved = log.lines().into_iter().rev();
+        let saved = saved.filter(|line| line.contains("\"saved snapshot\""));
+        let index = saved.filter_map(|line| {
+            let (_, rest) = line.split_once("\"index\":")?;
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        });
+        let index: u64 = index.take(1).next()?;
+        // Behind the last row there may be a few entries without any.
+        (index + 20 >= applied).then_some(())
+    })
+    .await;
+}
+
+/// A member was sent a snapshot, not just what it lacked of the log.
+fn got_a_snapshot(cluster: &Cluster, member: usize) {
+    let said = if is_reference() {
+        "\"applied snapshot\""
+    } else {
+        "\"installed a snapshot\""
+    };
+    let log = cluster.member(member).log();
+    assert!(log.contains(said), "m{member} did not get a snapshot");
 }
 
 /// Puts `w/<n>` for each `n` of the range through a member, several at a time.
@@ -81,9 +116,11 @@ async fn a_member_that_was_down_gets_everything() {
     raw.user_grant_role("somebody", "some").await.unwrap();
     write(&cluster, leader, 100..WRITES).await;
     raw.compact(800).await.unwrap();
+    cut(&cluster, leader).await;
     cluster.restart(away);
     let last = raw.revision().await;
     caught_up(&cluster, away, last).await;
+    got_a_snapshot(&cluster, away);
     cluster.wait_healthy().await;
     // On its own, as far as it can be: it votes, leads and has all that the others have.
     cluster.lead(away).await;
@@ -112,10 +149,12 @@ async fn a_member_gets_everything_while_writes_go_on() {
     let (leader, away) = (cluster.leader().await, cluster.follower().await);
     cluster.kill(away);
     write(&cluster, leader, 0..WRITES).await;
+    cut(&cluster, leader).await;
     cluster.launch(away);
     write(&cluster, leader, WRITES..2 * WRITES).await;
     let last = cluster.raw(leader).revision().await;
     caught_up(&cluster, away, last).await;
+    got_a_snapshot(&cluster, away);
     cluster.wait_healthy().await;
     cluster.same_hash().await;
 }
@@ -134,9 +173,11 @@ async fn watches_go_on_over_a_snapshot() {
     let mut events = watch.events(100).await;
     cluster.network().isolate(away);
     write(&cluster, leader, 100..WRITES).await;
+    cut(&cluster, leader).await;
     cluster.network().heal();
     let wanted = usize::try_from(WRITES).unwrap() - events.len();
     events.extend(watch.events(wanted).await);
+    got_a_snapshot(&cluster, away);
     let (mut other, _) = RawWatch::on(&cluster.raw(leader), request).await;
     let expected = other.events(events.len()).await;
     assert_eq!(events.len(), expected.len());
@@ -160,6 +201,7 @@ async fn a_watch_that_needs_what_was_compacted_says_so() {
     write(&cluster, leader, 100..WRITES).await;
     cluster.raw(leader).compact(WRITES / 2).await.unwrap();
     write(&cluster, leader, WRITES..WRITES + 200).await;
+    cut(&cluster, leader).await;
     cluster.network().heal();
     // What it is sent is in order and without a gap up to the end.
     let mut last = seen;
@@ -225,10 +267,11 @@ async fn local_reads_over_a_snapshot_are_of_one_revision() {
             }
         }
     });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    cut(&cluster, leader).await;
     cluster.network().heal();
     tokio::time::timeout(PATIENCE * 2, reader)
         .await
         .unwrap()
         .unwrap();
+    got_a_snapshot(&cluster, away);
 }

@@ -11,6 +11,7 @@ use crate::proposals::Origin;
 use holdfast_storage::LogPosition;
 use holdfast_storage::disk::Disk;
 use holdfast_storage::log::{Entry, HardState, LogBatch, LogError};
+use holdfast_storage::planted::{Defect, is_planted};
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 use raft::{SnapshotStatus, StateRole};
 use std::sync::atomic::Ordering;
@@ -167,6 +168,15 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
         hard_state: Option<HardState>,
         must_sync: bool,
     ) -> Result<bool, CoreError> {
+        let hard_state = hard_state.map(|state| HardState {
+            term: state.term - u64::from(is_planted(Defect::TermNotKept)),
+            vote: if is_planted(Defect::VoteNotKept) {
+                0
+            } else {
+                state.vote
+            },
+            ..state
+        });
         let log = &mut self.node.mut_store().log;
         let appended = log.append(LogBatch {
             entries,
@@ -189,7 +199,7 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
         }
         self.observer
             .appended(entries.iter().map(|entry| entry.data.len()).sum());
-        if must_sync {
+        if must_sync && !is_planted(Defect::AckBeforeSync) {
             let begun = Instant::now();
             log.sync()?;
             self.observer.synced(begun.elapsed());
@@ -255,6 +265,7 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
         let changes = differences(&self.members, &after);
         match changes[..] {
             [] => return Ok(()),
+            [MemberChange::Remove(_)] if is_planted(Defect::RemovedVotes) => {}
             [change] => {
                 let state = self
                     .node

@@ -6,6 +6,7 @@ mod propose;
 mod snapshot;
 mod start;
 
+use holdfast_storage::planted::{Defect, is_planted};
 pub use start::founding_voters;
 
 use crate::conf_state;
@@ -163,7 +164,11 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
             max_inflight_msgs: IN_FLIGHT_MESSAGES_MAX,
             check_quorum: true,
             pre_vote: options.pre_vote,
-            read_only_option: ReadOnlyOption::Safe,
+            read_only_option: if is_planted(Defect::ReadByLease) {
+                ReadOnlyOption::LeaseBased
+            } else {
+                ReadOnlyOption::Safe
+            },
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: COMMITTED_BYTES_MAX,
             ..Config::default()

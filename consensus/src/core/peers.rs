@@ -8,6 +8,7 @@ use crate::proposals::Origin;
 use crate::sense::{self, Verdict};
 use bytes::Bytes;
 use holdfast_storage::disk::Disk;
+use holdfast_storage::planted::{Defect, is_planted};
 use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
 use std::sync::atomic::Ordering;
@@ -32,10 +33,7 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
                 incarnation,
                 term,
                 proposals,
-            }) => {
-                self.take_forwarded(from, incarnation, term, proposals);
-                Ok(())
-            }
+            }) => self.take_forwarded(from, incarnation, term, proposals),
             Ok(PeerMessage::Refused {
                 incarnation,
                 overloaded,
@@ -113,7 +111,8 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
         incarnation: u64,
         term: u64,
         proposals: Vec<Forwarded>,
-    ) {
+    ) -> Result<(), MessageFault> {
+        let mut senseless = false;
         let mut refused = Vec::new();
         let mut overloaded = Vec::new();
         for Forwarded { sequence, data } in proposals {
@@ -125,6 +124,16 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
                 refused.push(sequence);
                 continue;
             }
+            if let Err(reason) = self.machine.check(&data) {
+                tracing::warn!(
+                    member = format!("{from:x}"),
+                    reason,
+                    "a proposal of another member was refused"
+                );
+                senseless = true;
+                overloaded.push(sequence);
+                continue;
+            }
             let origin = Origin {
                 member: from,
                 incarnation,
@@ -132,6 +141,8 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
             };
             if self.status.disk_full() || self.node.propose(origin.encode(), data.into()).is_err() {
                 overloaded.push(sequence);
+            } else if is_planted(Defect::ForwardTakenAndRefused) {
+                refused.push(sequence);
             }
         }
         for (overloaded, sequences) in [(false, refused), (true, overloaded)] {
@@ -147,6 +158,10 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
                 });
             }
         }
+        if senseless {
+            return Err(MessageFault::Senseless("a proposal that cannot be applied"));
+        }
+        Ok(())
     }
 
     pub(super) fn take_refusal(

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use holdfast_storage::LogPosition;
 use holdfast_storage::disk::Disk;
 use holdfast_storage::log::HardState;
+use holdfast_storage::planted::{Defect, is_planted};
 use raft::eraftpb::{Message, MessageType, Snapshot};
 use raft::{SnapshotStatus, StateRole};
 use std::sync::atomic::Ordering;
@@ -53,31 +54,53 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
         Ok((message, position))
     }
 
-    /// Takes a snapshot that was received whole, with the message that came with it. One that is of no use is dropped.
+    /// Takes a snapshot that was received whole, with the message that came with it, and says whether it will come into use. One that will
+    /// not is dropped.
     ///
     /// # Errors
-    /// [`MessageFault`]: what is wrong with the message.
+    /// [`MessageFault`]: what is wrong with the message, or that the snapshot is not what it says.
     pub fn receive_snapshot(
         &mut self,
         from: u64,
         message: Bytes,
         incoming: M::Incoming,
-    ) -> Result<(), MessageFault> {
-        let checked = self.snapshot_message(from, message);
-        let (message, position) = match checked {
-            Ok(checked) => checked,
-            Err(fault) => return self.count(Err(fault)),
-        };
-        self.incoming = Some((position, incoming));
-        self.step(from, message)?;
-        if self.node.snap().is_none_or(|snapshot| {
-            let metadata = snapshot.get_metadata();
-            (metadata.index, metadata.term) != (position.index, position.term)
-        }) {
-            // Old, or this member has those entries by now.
-            self.incoming = None;
+    ) -> Result<bool, MessageFault> {
+        let taken = self.take_snapshot(from, message, incoming);
+        if taken.is_err() {
+            self.status.refused_messages.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
+        taken
+    }
+
+    fn take_snapshot(
+        &mut self,
+        from: u64,
+        message: Bytes,
+        incoming: M::Incoming,
+    ) -> Result<bool, MessageFault> {
+        let (message, position) = self.snapshot_message(from, message)?;
+        let state = message.get_snapshot().get_metadata().get_conf_state();
+        // Before anything is replaced.
+        if M::describe(&incoming) != (position, conf_state::members(state)) {
+            return Err(MessageFault::Senseless("its snapshot is another one"));
+        }
+        let raft = &self.node.raft;
+        if message.term < raft.term || position.index <= raft.raft_log.committed {
+            // Old, or this member has those entries by now.
+            return Ok(false);
+        }
+        let before = self.incoming.replace((position, incoming));
+        self.step(from, message)?;
+        let pending = self.node.snap().map(|snapshot| {
+            let metadata = snapshot.get_metadata();
+            (metadata.index, metadata.term)
+        });
+        if pending == Some((position.index, position.term)) {
+            return Ok(true);
+        }
+        // Raft goes on with what it has.
+        self.incoming = before;
+        Ok(false)
     }
 
     /// What became of a snapshot that was sent.
@@ -109,7 +132,13 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
             return Ok(());
         };
         let position = LogPosition { index, term };
-        wanted.offer = Some((to, position, self.members.clone()));
+        let mut members = self.members.clone();
+        if is_planted(Defect::SnapshotWithOldMembers)
+            && let Some(state) = conf_state::decode(self.node.store().log.conf_state())
+        {
+            members = conf_state::members(&state);
+        }
+        wanted.offer = Some((to, position, members));
         drop(wanted);
         let view = self
             .machine
@@ -147,6 +176,11 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
                 position,
                 "its members are not those of its message".into(),
             ));
+        }
+        if is_planted(Defect::InstallNoteForgotten) {
+            self.machine
+                .recorded()
+                .map_err(|reason| snapshot_fault(position, reason))?;
         }
         let log = &mut self.node.mut_store().log;
         let mut hard_state = hard_state.unwrap_or_else(|| log.hard_state());

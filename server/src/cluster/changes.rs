@@ -1,10 +1,11 @@
 //! Changes of the membership: checked and proposed by the leader, whoever is asked.
 
+use crate::grpc;
 use crate::node::{Node, ProposeError, applied};
 use crate::peer::{CallError, ChangeMembers, MembershipChange};
 use bytes::Bytes;
 use holdfast_auth::Caller;
-use holdfast_consensus::{Failure, MemberChange};
+use holdfast_consensus::{Failure, MemberChange, Progress};
 use holdfast_tenant::{Command, Membership, Refusal};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const TRANSFER_MAX: Duration = Duration::from_secs(3);
 
 /// What raft has to do for a command; `None` for one that changes no votes.
-fn change_of(command: &Command) -> Option<MemberChange> {
+pub(super) fn change_of(command: &Command) -> Option<MemberChange> {
     match command {
         Command::MemberAdd { id, is_learner, .. } => Some(if *is_learner {
             MemberChange::Learner(*id)
@@ -95,6 +96,20 @@ impl Node {
                 let limit = self.request_timeout();
                 match net.change_members(leader, request, limit).await {
                     Ok(_) => {}
+                    // Nothing was proposed: it does not lead any more, or there is nobody.
+                    Err(CallError::Answered(status))
+                        if grpc::is_not_leader(&status)
+                            && begun.elapsed() < self.request_timeout() =>
+                    {
+                        tokio::time::sleep(LOOK).await;
+                        continue;
+                    }
+                    Err(CallError::NobodyListens(_))
+                        if begun.elapsed() < self.request_timeout() =>
+                    {
+                        tokio::time::sleep(LOOK).await;
+                        continue;
+                    }
                     Err(CallError::Answered(status)) => return Err(ChangeError::Answered(status)),
                     Err(CallError::Deadline) => return Err(ProposeError::TimedOut.into()),
                     Err(error) => {
@@ -145,10 +160,21 @@ impl Node {
         }
     }
 
+    /// What the leader knows of those that take part, itself included. Raft notices the end of a member only after an election time-out,
+    /// the broken stream tells it at once.
+    fn active(&self) -> Vec<Progress> {
+        let connected = self.cluster.net.connected();
+        let mut active = self.group.progress();
+        active.retain(|p| {
+            p.active && (p.id == self.identity.member || connected.contains(&p.id))
+        });
+        active
+    }
+
     /// etcd's checks before a change: that the cluster can bear it, and that a learner is ready.
     fn check_change(&self, command: &Command, members: &Membership) -> Result<(), Refusal> {
-        let progress = self.group.progress();
-        let is_active = |id: u64| progress.iter().any(|p| p.id == id && p.active);
+        let active = self.active();
+        let is_active = |id: u64| active.iter().any(|p| p.id == id);
         let strict = self.config.strict_reconfig_check;
         match command {
             Command::MemberAdd { is_learner, .. } if strict => {
@@ -175,9 +201,9 @@ impl Node {
             }
             Command::MemberPromote { id } => {
                 let matched = |id: u64| {
-                    progress
+                    active
                         .iter()
-                        .find(|p| p.id == id && p.active)
+                        .find(|p| p.id == id)
                         .map_or(0, |p| p.matched)
                 };
                 let (own, theirs) = (matched(self.identity.member), matched(*id));
@@ -215,12 +241,10 @@ impl Node {
     }
 
     fn successor(&self, members: &Membership) -> Option<u64> {
-        let progress = self.group.progress();
-        members
-            .voters()
+        let voters = members.voters();
+        self.active()
             .into_iter()
-            .filter(|voter| *voter != self.identity.member)
-            .filter_map(|voter| progress.iter().find(|p| p.id == voter && p.active))
+            .filter(|p| p.id != self.identity.member && voters.contains(&p.id))
             .max_by_key(|p| p.matched)
             .map(|p| p.id)
     }

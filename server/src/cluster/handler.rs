@@ -155,10 +155,16 @@ impl PeerHandler for Handler {
             else {
                 return Err(Status::invalid_argument("no change of members"));
             };
-            let change = match request.change {
+            let announced = match request.change {
                 MembershipChange::Voter => MemberChange::Voter(request.member),
                 MembershipChange::Learner => MemberChange::Learner(request.member),
                 MembershipChange::Remove => MemberChange::Remove(request.member),
+            };
+            let Some(change) = super::changes::change_of(&command).filter(|c| *c == announced)
+            else {
+                return Err(Status::invalid_argument(
+                    "the change is not that of the command",
+                ));
             };
             self.node
                 .lead_change(&command, change, request.command.to_vec())
@@ -249,7 +255,15 @@ impl SnapshotSink for Sink {
             took_ms = begun.elapsed().as_millis() as u64,
             "read a received snapshot"
         );
-        node.group.deliver_snapshot(self.from, self.message, state);
+        let taken = node
+            .group
+            .deliver_snapshot(self.from, self.message, state)
+            .map_err(|fault| Status::invalid_argument(fault.to_string()))?;
+        if !taken {
+            return Err(Status::failed_precondition(
+                "the snapshot is not ahead of what this member has",
+            ));
+        }
         // Not before it is in use is the sender told that this member has it.
         while node.status.applied() < index {
             if begun.elapsed() > INSTALL_MAX {

@@ -117,6 +117,8 @@ impl Auth for Session {
             if wire.name.is_empty() {
                 return Err(refuse(Refusal::Auth(AuthError::UserNameEmpty)));
             }
+            // Another member may have changed what this one knows.
+            self.linearizable().await?;
             if self.tenant.auth().user(&wire.name).is_some() {
                 return Err(refuse(Refusal::Auth(AuthError::UserExists)));
             }
@@ -204,6 +206,7 @@ impl Auth for Session {
                 .node()
                 .password_change(&wire.name)
                 .ok_or_else(|| login_refused(LoginError::Busy))?;
+            self.linearizable().await?;
             if self.tenant.auth().user(&wire.name).is_none() {
                 return Err(refuse(Refusal::Auth(AuthError::UserNotFound)));
             }

@@ -54,6 +54,30 @@ impl Connection {
         self.call(rpc, request.metadata())
     }
 
+    /// Whether a refusal may be for want of a grant that another member has answered and that has not come here yet. Then it is worth
+    /// waiting for what the leader knows; without a leader, what is known here decides.
+    pub(super) fn may_lag(&self) -> bool {
+        let status = &self.node().status;
+        !status.leads_alone() && status.leader() != 0
+    }
+
+    /// Whether nobody is known here by these headers, but may be by what another member has answered: a user that was just made, a password
+    /// that was just changed.
+    pub(crate) fn may_be_known_elsewhere(&self, headers: &http::HeaderMap) -> bool {
+        let unknown = || {
+            matches!(
+                self.identify(headers),
+                Err(Denied::InvalidToken | Denied::NotPermitted)
+            )
+        };
+        self.may_lag() && unknown()
+    }
+
+    /// Waits for all that was answered anywhere so far. If that does not come, what is known here decides.
+    pub(crate) async fn catch_up(&self) {
+        let _ = self.linearizable().await;
+    }
+
     fn call(self: &Arc<Self>, rpc: Rpc, metadata: &MetadataMap) -> Call<'_> {
         let who = self.identify(metadata.as_ref());
         if let Err(denied) = &who
@@ -136,9 +160,21 @@ impl Call<'_> {
     /// # Errors
     /// The refusal, as the client is told it.
     pub(super) async fn authorize<T: Demands>(&self, request: T) -> Result<Authorized<T>, Status> {
+        if self.connection.may_lag() && self.is_refused(&request) {
+            self.connection.catch_up().await;
+        }
         let authorized = self.authorize_now(request)?;
         self.check_audit().await?;
         Ok(authorized)
+    }
+
+    fn is_refused(&self, request: &impl Demands) -> bool {
+        let (Ok(who), Some(policy)) = (&self.who, policy_of(self.rpc)) else {
+            return false;
+        };
+        let auth = self.connection.tenant.auth();
+        let access = auth.access(&who.caller);
+        access.and_then(|access| access.permits(policy, request)) == Err(Denied::NotPermitted)
     }
 
     fn authorize_now<T: Demands>(&self, request: T) -> Result<Authorized<T>, Status> {

@@ -93,9 +93,17 @@ pub(super) fn audit_unavailable() -> Status {
     Status::unavailable("etcdserver: the audit log does not take the request's record")
 }
 
+/// Whether the member that was asked says that it does not lead: nothing was done.
+pub(crate) fn is_not_leader(status: &Status) -> bool {
+    let not_leader = failed(Failure::NotLeader);
+    status.code() == not_leader.code() && status.message() == not_leader.message()
+}
+
 /// Why a request has no answer, as the client is told it.
 pub(crate) fn unanswered(node: &Node, error: ProposeError) -> Status {
     match error {
+        // It has waited for a leader as long as a request may.
+        ProposeError::Failure(Failure::NoLeader) => timed_out(Trouble::LeaderLost),
         ProposeError::Failure(failure) => failed(failure),
         ProposeError::TimedOut => timed_out(node.trouble()),
         ProposeError::Refused(refusal) => refused(&refusal),

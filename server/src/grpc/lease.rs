@@ -296,10 +296,7 @@ impl Connection {
         let node = self.node();
         let begun = Instant::now();
         loop {
-            let leader = node
-                .leader()
-                .await
-                .map_err(|error| self.unanswered(error))?;
+            let leader = leader_of(node).await?;
             let renewed = if leader == node.identity.member {
                 renew_leases(node, &self.tenant, caller, &[id]).await
             } else {
@@ -316,7 +313,7 @@ impl Connection {
                 Ok(ttls) => return Ok(ttls.first().copied().unwrap_or(0)),
                 // Renewing twice does no harm, so the next leader is asked.
                 Err(status)
-                    if may_ask_again(&status) && begun.elapsed() < node.request_timeout() =>
+                    if errors::is_not_leader(&status) && begun.elapsed() < node.request_timeout() =>
                 {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
@@ -330,10 +327,7 @@ impl Connection {
         let node = self.node();
         let begun = Instant::now();
         loop {
-            let leader = node
-                .leader()
-                .await
-                .map_err(|error| self.unanswered(error))?;
+            let leader = leader_of(node).await?;
             let answer = if leader == node.identity.member {
                 let life = self
                     .tenant
@@ -359,7 +353,7 @@ impl Connection {
             };
             match answer {
                 Err(status)
-                    if may_ask_again(&status) && begun.elapsed() < node.request_timeout() =>
+                    if errors::is_not_leader(&status) && begun.elapsed() < node.request_timeout() =>
                 {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
@@ -397,8 +391,10 @@ fn not_leader() -> Status {
     errors::failed(Failure::NotLeader)
 }
 
-fn may_ask_again(status: &Status) -> bool {
-    status.code() == Code::FailedPrecondition && status.message() == not_leader().message()
+/// The leader to ask. Unlike a write, a lease's call says so when there is none (etcd's).
+async fn leader_of(node: &Node) -> Result<u64, Status> {
+    let leader = node.leader().await;
+    leader.map_err(|_| errors::failed(Failure::NoLeader))
 }
 
 /// Renews leases as the leader; gives the seconds of each, 0 for one that there is not.

@@ -18,7 +18,7 @@ mod watch;
 mod watch_sink;
 mod work;
 
-pub(crate) use errors::{message_too_large, unanswered};
+pub(crate) use errors::{is_not_leader, message_too_large, unanswered};
 pub(crate) use lease::renew_leases;
 pub(crate) use raise::encode_event;
 

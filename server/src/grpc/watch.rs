@@ -89,7 +89,7 @@ pub(crate) struct WatchStream {
     who: Result<Arc<Identified>, Status>,
     /// Each resolves when the stream must end.
     ends: Vec<StreamEnd>,
-    /// A watch whose audit record is not taken yet. The requests behind it wait.
+    /// A watch whose audit record is not taken yet, or that may be permitted in a moment. The requests behind it wait.
     waiting: Option<Waiting>,
     guard: StreamGuard,
 }
@@ -107,6 +107,17 @@ impl Demands for Watched<'_> {
     }
 }
 
+/// Whether somebody may watch, by the users and roles that are known here.
+fn permit(
+    connection: &Connection,
+    who: &Identified,
+    request: &WatchRequest,
+) -> Result<Caller, Denied> {
+    who.access(&connection.tenant.auth())
+        .and_then(|access| access.permits(Policy::KeyScoped, &Watched(request)))
+        .map(|()| who.caller.clone())
+}
+
 impl WatchStream {
     fn push(&self, message: Message) {
         self.connection.node().tenants.inbox().push(message);
@@ -121,33 +132,40 @@ impl WatchStream {
     /// Grants a watch to the stream's caller as it stands now.
     fn authorize(&self, request: &WatchRequest) -> Result<Caller, Status> {
         let who = self.who.as_ref().map_err(Status::clone)?;
-        let auth = self.connection.tenant.auth();
-        who.access(&auth)
-            .and_then(|access| access.permits(Policy::KeyScoped, &Watched(request)))
-            .map(|()| who.caller.clone())
-            .map_err(|denied| {
-                self.connection.node().metrics.denied(denied);
-                errors::denied(denied)
-            })
+        permit(&self.connection, who, request).map_err(|denied| {
+            self.connection.node().metrics.denied(denied);
+            errors::denied(denied)
+        })
     }
 
-    /// Begins a watch, unless a strict rule wants the audit log's word first.
+    /// Begins a watch, unless a strict rule wants the audit log's word first, or a grant may be on its way here.
     fn create(&mut self, request: WatchRequest) {
         let begun = Instant::now();
         let who = self.who.as_ref().ok();
         let entry = self.connection.audit_entry(Rpc::Watch, who);
         entry.demands(&Watched(&request));
-        let granted = self.authorize(&request);
-        if granted.is_ok() && entry.is_strict() {
-            let connection = self.connection.clone();
-            self.waiting = Some(Box::pin(async move {
+        let now = who.map(|who| permit(&self.connection, who, &request));
+        let is_late =
+            matches!(now, Some(Err(Denied::NotPermitted))) && self.connection.may_lag();
+        let asks_first = matches!(now, Some(Ok(_))) && entry.is_strict();
+        let Some(who) = who.filter(|_| is_late || asks_first).cloned() else {
+            let granted = self.authorize(&request);
+            return self.created(request, granted, &entry, begun);
+        };
+        let connection = self.connection.clone();
+        self.waiting = Some(Box::pin(async move {
+            if is_late {
+                connection.catch_up().await;
+            }
+            let is_granted = permit(&connection, &who, &request).is_ok();
+            let taken = if is_granted && entry.is_strict() {
                 let taken = connection.record_begin(&entry).await;
-                let granted = taken.map_err(|()| errors::audit_unavailable());
-                (request, granted, entry, begun)
-            }));
-        } else {
-            self.created(request, granted, &entry, begun);
-        }
+                taken.map_err(|()| errors::audit_unavailable())
+            } else {
+                Ok(())
+            };
+            (request, taken, entry, begun)
+        }));
     }
 
     fn created(

@@ -252,7 +252,8 @@ mod tests {
             me().read(Some(hello)).map(drop).map_err(|(why, _)| why)
         };
         assert_eq!(read(|_| {}), Ok(()));
-        let refused: [(fn(&mut pb::Hello), Refusal); 10] = [
+        type Case = (fn(&mut pb::Hello), Refusal);
+        let refused: [Case; 10] = [
             (|h| h.protocol = 2, Refusal::Protocol),
             (|h| h.protocol = 0, Refusal::Protocol),
             (|h| h.cluster_id = 8, Refusal::OtherCluster),

@@ -224,11 +224,6 @@ impl PeerNet {
         *link.task.lock() = Some(task.abort_handle());
     }
 
-    /// The event loop of `hf-peer`, for what the handler's futures wait for.
-    pub(crate) fn runtime(&self) -> &Handle {
-        &self.runtime
-    }
-
     /// Ends the thread and closes all connections. Not to be called on the thread itself.
     pub(crate) fn stop(&self) {
         let thread = std::mem::replace(&mut *self.thread.lock(), Thread::Stopped);
@@ -432,6 +427,13 @@ impl PeerNet {
     ///
     /// # Errors
     /// There is no answer within `deadline`, or it is an error.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "a client is told to ask the leader itself, as by etcd"
+        )
+    )]
     pub(crate) async fn move_leader(
         &self,
         to: u64,

@@ -78,9 +78,9 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
         StoreOptions {
-            cache_bytes: 32 << 20,
-            block_cache_bytes: 16 << 20,
-            memtable_bytes: 16 << 20,
+            cache_bytes: 16 << 20,
+            block_cache_bytes: 8 << 20,
+            memtable_bytes: 8 << 20,
             journal_bytes: 64 << 20,
             max_batch_bytes: 1 << 20,
             reserve_bytes: 64 << 20,

@@ -10,6 +10,7 @@ use super::{
     record,
     staged::{Segment, Staged},
 };
+use crate::planted::{Defect, is_planted};
 use crate::types::{LogPosition, Revision, Row, TenantId};
 use bytes::Bytes;
 use std::{
@@ -67,9 +68,12 @@ impl<'a> Batch<'a> {
         for segment in group {
             batch.drops.extend(&segment.drops);
             batch.meta.extend(&segment.meta);
-            batch.position = batch.position.max(segment.position);
+            if !is_planted(Defect::AppliedBehind) {
+                batch.position = batch.position.max(segment.position);
+            }
             batch.bytes += segment.bytes;
         }
+        batch.position.index += u64::from(is_planted(Defect::AppliedAhead));
         batch
     }
 
@@ -146,6 +150,7 @@ impl Writer {
     pub(super) fn checkpoint(&mut self, persisted: LogPosition) -> Result<(), PersistError> {
         match self {
             Writer::Fjall(writer) => writer.checkpoint(persisted),
+            Writer::Memory(_) if is_planted(Defect::CutBeyondCheckpoint) => Ok(()),
             Writer::Memory(engine) => engine.sync(),
         }
     }

@@ -3,6 +3,7 @@
 use super::Millis;
 use super::attached::Attached;
 use super::record::{Owner, Record, RecordError, TTL_MAX_SECS};
+use crate::planted::{Defect, is_planted};
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -206,7 +207,8 @@ impl LeaseTable {
         let ttl = Millis::from_secs(lease.ttl_secs);
         // Beyond one interval a checkpoint may be on its way through the log.
         let checkpointed = ttl.since(lease.deadline.since(now)) >= self.checkpoint_every;
-        let clear_checkpoint = lease.checkpoint_secs != 0 || checkpointed;
+        let clear_checkpoint = (lease.checkpoint_secs != 0 || checkpointed)
+            && !is_planted(Defect::CheckpointNotCleared);
         // The queue keeps the earlier time and looks again then: renewals are far more frequent than expiries.
         lease.deadline = now.plus(ttl);
         lease.proposed_secs = 0;
@@ -382,7 +384,9 @@ impl LeaseTable {
             .leases
             .iter_mut()
             .map(|(id, lease)| {
-                lease.count_from(now, extend, self.checkpoint_every);
+                if !is_planted(Defect::LeasesNotExtended) {
+                    lease.count_from(now, extend, self.checkpoint_every);
+                }
                 (lease.deadline, *id, lease)
             })
             .collect();

@@ -3,6 +3,7 @@
 use super::HardState;
 use super::format::{Placement, Record};
 use crate::LogPosition;
+use crate::planted::{Defect, is_planted};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -82,6 +83,10 @@ impl LogState {
     /// Replaces the entry of that index and all after it. The index is above the mark and at most [`Self::next_index`].
     pub(super) fn put_entry(&mut self, index: u64, place: Place) {
         match usize::try_from(index.saturating_sub(self.first)) {
+            Ok(offset) if offset < self.places.len() && is_planted(Defect::TailNotReplaced) => {
+                self.places[offset] = place;
+                return;
+            }
             Ok(offset) if index >= self.first => self.places.truncate(offset),
             _ => {
                 self.places.clear();

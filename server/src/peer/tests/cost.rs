@@ -112,8 +112,8 @@ fn ping_pong(length: usize, there: &Security, here: &Security) {
         (net, events, PeerAddress { id, urls })
     });
     let [one, two] = &nodes;
-    one.0.set_members(&[two.2.clone()]);
-    two.0.set_members(&[one.2.clone()]);
+    one.0.set_members(std::slice::from_ref(&two.2));
+    two.0.set_members(std::slice::from_ref(&one.2));
     for (node, peer) in [(one, 2), (two, 1)] {
         let told = node.1.recv_timeout(SOON).expect("told");
         assert_eq!(told, Told::Connected(peer));

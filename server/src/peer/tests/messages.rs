@@ -209,7 +209,7 @@ fn nonsense_ends_a_stream_and_nothing_else() {
             let (sender, _answers) = open(&mut connection, me(2).hello(1))
                 .await
                 .expect("welcome");
-            let _ = sender.send(frame_batch(&[bytes.clone()], 0));
+            let _ = sender.send(frame_batch(std::slice::from_ref(&bytes), 0));
             assert_eq!(one.received(2, 1), [bytes]);
         }
     });

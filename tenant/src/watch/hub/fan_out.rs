@@ -6,6 +6,7 @@ use crate::watch::{
     Delivery, DeliveryKind, EncodeEvent, Event, History, Transaction, WatchRequest,
 };
 use bytes::Bytes;
+use holdfast_storage::planted::{Defect, is_planted};
 use holdfast_storage::{Row, TenantId};
 
 impl Hub {
@@ -43,7 +44,7 @@ impl Hub {
             };
             let matched = std::mem::take(&mut watch.matched);
             if !watch.sink.has_room() {
-                watch.next = transaction.main;
+                watch.next = transaction.main + i64::from(is_planted(Defect::EventWithoutRoomLost));
                 watch.state = State::Stalled;
                 continue;
             }

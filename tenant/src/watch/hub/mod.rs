@@ -11,8 +11,9 @@ use super::{EncodeEvent, History, Inbox, Message, SharedSink, StreamId, Wake, Wa
 use bytes::Bytes;
 use holdfast_auth::Caller;
 use holdfast_storage::TenantId;
+use holdfast_storage::planted::{Defect, is_planted};
 use revoke::Holder;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,8 @@ struct Watch {
 struct Stream {
     tenant: TenantId,
     sink: SharedSink,
-    watches: HashMap<i64, u32>,
+    /// In the order of their ids, so that the same requests give the same answers in the same order.
+    watches: BTreeMap<i64, u32>,
     next_id: i64,
     /// A progress request that waits until everything up to this revision was fanned out.
     progress_at: Option<i64>,
@@ -207,13 +209,14 @@ impl Hub {
                     Stream {
                         tenant,
                         sink,
-                        watches: HashMap::new(),
+                        watches: BTreeMap::new(),
                         next_id: 0,
                         progress_at: None,
                     },
                 );
             }
             Message::Auth(notice) => self.revoke(&notice),
+            Message::Installed { .. } if is_planted(Defect::InstallNotToldToHub) => {}
             Message::Installed { tenant, revision } => self.installed(tenant, revision),
             Message::Create {
                 stream,

@@ -6,6 +6,7 @@ use crate::watch::permission::{
 };
 use crate::watch::{AuthNotice, Rights};
 use holdfast_auth::{Affected, Caller, UserId};
+use holdfast_storage::planted::{Defect, is_planted};
 
 /// By whom watches are found when users or roles change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,9 @@ impl Hub {
         let Some(watches) = self.tenants.get(&notice.tenant) else {
             return;
         };
+        if is_planted(Defect::RevocationForgotten) {
+            return;
+        }
         let of = |holder: Holder| {
             let held = watches.holders.range((holder, 0)..=(holder, u32::MAX));
             held.map(|(_, index)| *index)

@@ -1,0 +1,232 @@
+//! Snapshots that a stolen key of a member sends: old ones, those of another cluster, damaged and forged ones.
+
+use crate::attacker::{Answer, Target, frame};
+use crate::wire::{Raft, configuration};
+use crate::security::snapshot;
+use holdfast_proto::peer as pb;
+use holdfast_tests::{PATIENCE, holdfast_only, wire::{get, put}};
+
+/// The member whose key was stolen.
+const STOLEN: usize = 2;
+const PIECE_BYTES: usize = 256 << 10;
+/// Where the stream's head is: behind its magic and version, and the first block's length and checksum.
+const HEAD: usize = 16;
+
+/// A snapshot as members send it: what clients get, without what is behind its end.
+struct Stream(Vec<u8>);
+
+impl Stream {
+    async fn of(target: &Target, index: usize) -> Stream {
+        let bytes = snapshot(&target.raw(index)).await;
+        let mut end = 8;
+        while let Some(length) = bytes[end..].first_chunk::<4>() {
+            match u32::from_be_bytes(*length) as usize {
+                0 => break,
+                length if end + 8 + length > bytes.len() - 32 => break,
+                length => end += 8 + length,
+            }
+        }
+        Stream(bytes[..end].to_vec())
+    }
+
+    fn number(&self, place: usize) -> u64 {
+        let bytes = self.0[HEAD + 8 * place..].first_chunk::<8>();
+        u64::from_be_bytes(*bytes.unwrap())
+    }
+
+    fn index(&self) -> u64 {
+        self.number(0)
+    }
+
+    /// The same with another number in its head, and right checksums: 0 is the index, 1 the term, 2 the cluster.
+    fn with(&self, place: usize, number: u64) -> Stream {
+        let mut bytes = self.0.clone();
+        let at = HEAD + 8 * place;
+        bytes[at..at + 8].copy_from_slice(&number.to_be_bytes());
+        let (mut at, mut crc) = (8, 0);
+        while at < bytes.len() {
+            let head: [u8; 4] = *bytes[at..].first_chunk().unwrap();
+            let length = u32::from_be_bytes(head) as usize;
+            crc = crc32c::crc32c_append(crc, &head);
+            crc = crc32c::crc32c_append(crc, &bytes[at + 8..at + 8 + length]);
+            bytes[at + 4..at + 8].copy_from_slice(&crc.to_be_bytes());
+            at += 8 + length;
+        }
+        Stream(bytes)
+    }
+}
+
+/// Sends a snapshot to a member under a message, from the member whose key was stolen.
+async fn send(target: &Target, to: usize, message: &Raft, stream: &[u8]) -> Answer {
+    let certificate = target.member_certificate(STOLEN);
+    let mut line = target.line(to, &certificate).await.unwrap();
+    let mut body = frame(&pb::SnapshotPiece {
+        hello: Some(target.hello(STOLEN, to)),
+        message: message.encode().into(),
+        ..pb::SnapshotPiece::default()
+    });
+    for chunk in stream.chunks(PIECE_BYTES) {
+        body.extend(frame(&pb::SnapshotPiece {
+            chunk: chunk.to_vec().into(),
+            ..pb::SnapshotPiece::default()
+        }));
+    }
+    body.extend(frame(&pb::SnapshotPiece {
+        last: true,
+        ..pb::SnapshotPiece::default()
+    }));
+    line.call("InstallSnapshot", body).await.unwrap()
+}
+
+/// The message of a snapshot of all members.
+fn message(target: &Target, to: usize, term: u64, index: u64, of: u64) -> Raft {
+    let mut voters = target.ids.clone();
+    voters.sort_unstable();
+    Raft {
+        kind: 4,
+        to: target.ids[to],
+        from: target.ids[STOLEN],
+        term,
+        snapshot: Some((index, of, configuration(&[&voters, &[], &[], &[]]))),
+        ..Raft::default()
+    }
+}
+
+async fn term(target: &Target, index: usize) -> u64 {
+    target.raw(index).status().await.unwrap().raft_term
+}
+
+/// It is refused, said so in the log, and all go on with what they had.
+async fn is_refused(
+    target: &mut Target,
+    to: usize,
+    message: &Raft,
+    stream: &[u8],
+    codes: &[u32],
+    what: &str,
+) {
+    let mark = target.cluster.member(to).log().len();
+    let sent = tokio::time::timeout(PATIENCE, send(target, to, message, stream)).await;
+    match sent {
+        Ok(answer) => assert!(codes.contains(&answer.code), "{what}: {answer:?}"),
+        Err(_) => panic!("{what}: no answer"),
+    }
+    target.serves(what).await;
+    let lines = target.cluster.member(to).log().lines();
+    let said = lines[mark..]
+        .iter()
+        .any(|line| line.contains("did not take a snapshot"));
+    assert!(said, "{what} in the log");
+    let found = target.raw(to).range(get("kept")).await.unwrap();
+    assert_eq!(found.kvs[0].value, "kept", "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_foreign_and_damaged_snapshots_are_refused() {
+    holdfast_only!();
+    let mut target = Target::start().await;
+    let old = Stream::of(&target, 0).await;
+    target.raw(0).put(put("kept", "kept")).await.unwrap();
+    let new = Stream::of(&target, 0).await;
+    let foreign = {
+        let other = Target::start().await;
+        other.raw(0).put(put("foreign", "foreign")).await.unwrap();
+        Stream::of(&other, 0).await
+    };
+    target.cluster.kill(STOLEN);
+    let to = target.cluster.follower().await;
+    let term = term(&target, to).await;
+    let ahead = new.index() + 1_000;
+    let announced = |index: u64| message(&target, to, term, index, term);
+    let right = announced(old.index());
+    let far = announced(ahead);
+    // As it was, at its own place: it is not ahead.
+    is_refused(&mut target, to, &right, &old.0, &[9], "a replayed one").await;
+    // Under a message that says that it is.
+    is_refused(&mut target, to, &far, &old.0, &[3], "one that is announced as newer").await;
+    is_refused(&mut target, to, &far, &foreign.0, &[3], "another cluster's").await;
+    let renamed = foreign.with(2, target.cluster_id).with(0, ahead);
+    is_refused(&mut target, to, &far, &renamed.0, &[3], "another cluster's members").await;
+    let moved = new.with(0, ahead);
+    // Damage: cut off, a byte here and there, something behind the end, nothing.
+    for cut in [0, 1, 8, 20, moved.0.len() / 2, moved.0.len() - 1] {
+        let what = format!("one cut at {cut}");
+        is_refused(&mut target, to, &far, &moved.0[..cut], &[3], &what).await;
+    }
+    for at in [0, 7, 9, 13, 17, 40, moved.0.len() / 2, moved.0.len() - 1] {
+        let mut flipped = moved.0.clone();
+        flipped[at] ^= 0x10;
+        let what = format!("one with a flipped bit at {at}");
+        is_refused(&mut target, to, &far, &flipped, &[3], &what).await;
+    }
+    let longer = [&moved.0[..], &[0; 9]].concat();
+    is_refused(&mut target, to, &far, &longer, &[3], "one that is longer").await;
+    let failures = format!(
+        "etcd_network_snapshot_receive_failures{{From=\"{:x}\"}}",
+        target.ids[STOLEN]
+    );
+    assert!(target.sample(to, &failures).await >= 10.0);
+    // Streams that break off.
+    let certificate = target.member_certificate(STOLEN);
+    for pieces in [0, 1] {
+        let mut line = target.line(to, &certificate).await.unwrap();
+        let mut talk = line.begin("InstallSnapshot").await.unwrap();
+        talk.tell(&pb::SnapshotPiece {
+            hello: Some(target.hello(STOLEN, to)),
+            message: far.encode().into(),
+            ..pb::SnapshotPiece::default()
+        })
+        .await
+        .unwrap();
+        for _ in 0..pieces {
+            let chunk = moved.0[..100].to_vec().into();
+            let piece = pb::SnapshotPiece {
+                chunk,
+                ..pb::SnapshotPiece::default()
+            };
+            talk.tell(&piece).await.unwrap();
+        }
+    }
+    target.serves("broken streams").await;
+    target.cluster.restart(STOLEN);
+    target.serves("the return of the right one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_not_its_messages_stops_nobody() {
+    holdfast_only!();
+    let mut target = Target::start().await;
+    target.raw(0).put(put("kept", "kept")).await.unwrap();
+    let new = Stream::of(&target, 0).await;
+    target.cluster.kill(STOLEN);
+    let to = target.cluster.follower().await;
+    let term = term(&target, to).await;
+    let ahead = new.index() + 1_000;
+    let moved = new.with(0, ahead);
+    let mut ids = target.ids.clone();
+    ids.sort_unstable();
+    let with = |lists: &[&[u64]; 4]| Raft {
+        snapshot: Some((ahead, term, configuration(lists))),
+        ..message(&target, to, term, ahead, term)
+    };
+    let reversed: Vec<u64> = ids.iter().rev().copied().collect();
+    let wrong = [
+        ("other members", with(&[&[ids[0], ids[1]], &[], &[], &[]])),
+        ("one more", with(&[&[&ids[..], &[77]].concat(), &[], &[], &[]])),
+        ("a learner", with(&[&ids[..2], &ids[2..], &[], &[]])),
+        ("another order", with(&[&reversed, &[], &[], &[]])),
+        ("only itself", with(&[&[target.ids[to]], &[], &[], &[]])),
+        ("without itself", with(&[&[77], &[], &[], &[]])),
+        ("nobody", with(&[&[], &[], &[], &[]])),
+        ("twice", with(&[&[ids[0], ids[0]], &[], &[], &[]])),
+        ("two configurations", with(&[&ids, &[], &ids, &[]])),
+        ("another place", message(&target, to, term, ahead + 1, term)),
+        ("another term", message(&target, to, term + 1, ahead, term + 1)),
+        ("the end of numbers", message(&target, to, term, u64::MAX, term)),
+    ];
+    for (what, message) in &wrong {
+        is_refused(&mut target, to, message, &moved.0, &[3, 9], what).await;
+    }
+    target.cluster.restart(STOLEN);
+    target.serves("the return of the right one").await;
+}
