@@ -490,7 +490,7 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
         let (from, taken) = match task {
             Task::Message(from, message) => (from, core.receive(from, message, done)),
             Task::SnapshotSent(to, installed) => return core.snapshot_sent(to, installed),
-            Task::Unreachable(member) => return core.unreachable(member, done),
+            Task::Unreachable(member) => return core.unreachable(member),
             Task::Gone(member) => return core.gone(member),
             Task::Change(change, data, ticket) => {
                 return core.propose_change(change, &data, ticket, done);

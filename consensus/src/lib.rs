@@ -20,7 +20,7 @@ mod sense;
 mod snapshots;
 mod status;
 
-pub use crate::core::{Completed, Core, CoreOptions, Io, founding_voters};
+pub use crate::core::{Completed, Core, CoreOptions, Io, Outbox, founding_voters};
 pub use failure::{CoreError, Failure};
 pub use group::{Completions, Group, GroupOptions, Peers, Submission, Ticket};
 pub use machine::{Done, MemberChange, Members, Observer, Outgoing, Progress, StateMachine};

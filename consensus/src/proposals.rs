@@ -55,6 +55,8 @@ struct Waiting {
     tickets: Vec<Ticket>,
     /// The tick at which it was taken.
     since: u64,
+    /// The tick at which the connection was lost over which it was sent.
+    lost: Option<u64>,
     /// To whom it was sent, with what; `None` if this member put it into its own log.
     forwarded: Option<(u64, Bytes)>,
 }
@@ -81,6 +83,8 @@ pub(crate) struct Proposals {
     parked: VecDeque<Parked>,
     parked_bytes: usize,
     forwarded_bytes: usize,
+    /// Whether some of them are to be given up if nothing is heard of them.
+    some_lost: bool,
 }
 
 impl Proposals {
@@ -92,6 +96,7 @@ impl Proposals {
             parked: VecDeque::new(),
             parked_bytes: 0,
             forwarded_bytes: 0,
+            some_lost: false,
         }
     }
 
@@ -111,6 +116,7 @@ impl Proposals {
             term,
             tickets,
             since: now,
+            lost: None,
             forwarded: None,
         };
         self.waiting.insert(sequence, waiting);
@@ -136,6 +142,7 @@ impl Proposals {
             term,
             tickets,
             since: now,
+            lost: None,
             forwarded: Some((leader, data)),
         };
         self.waiting.insert(sequence, waiting);
@@ -151,14 +158,48 @@ impl Proposals {
         Some(self.remove(origin.sequence)?.tickets)
     }
 
-    /// Takes out those which can no longer be applied, since the log has come to `term`.
+    /// Takes out those which can no longer be applied, since the log has come to `term`. Those that another member was to propose wait for
+    /// the next leader: what they ask for has not been done, and will not be.
     pub(crate) fn outlived(&mut self, term: u64) -> Vec<Ticket> {
-        self.take(|waiting| waiting.term < term)
+        let taken: Vec<Waiting> = self
+            .waiting
+            .extract_if(.., |_, waiting| waiting.term < term)
+            .map(|(_, waiting)| waiting)
+            .collect();
+        let mut failed = Vec::new();
+        for waiting in taken {
+            self.forwarded_bytes -= waiting.forwarded_bytes();
+            match waiting.forwarded {
+                Some((_, data)) => {
+                    if let Err((tickets, _)) = self.park(data, waiting.tickets, waiting.since) {
+                        failed.extend(tickets);
+                    }
+                }
+                None => failed.extend(waiting.tickets),
+            }
+        }
+        failed
     }
 
-    /// Takes out those that were sent to a member.
-    pub(crate) fn sent_to(&mut self, member: u64) -> Vec<Ticket> {
-        self.take(|waiting| matches!(waiting.forwarded, Some((to, _)) if to == member))
+    /// The connection to a member was lost, with or without what was sent to it. The next leader's first entry tells which; should none
+    /// come, [`Proposals::take_lost`] does.
+    pub(crate) fn lost(&mut self, member: u64, now: u64) {
+        for waiting in self.waiting.values_mut() {
+            if matches!(waiting.forwarded, Some((to, _)) if to == member) {
+                self.some_lost = true;
+                waiting.lost.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Takes out those whose connection was lost before a tick.
+    pub(crate) fn take_lost(&mut self, tick: u64) -> Vec<Ticket> {
+        if !self.some_lost {
+            return Vec::new();
+        }
+        let tickets = self.take(|waiting| waiting.lost.is_some_and(|lost| lost < tick));
+        self.some_lost = self.waiting.values().any(|waiting| waiting.lost.is_some());
+        tickets
     }
 
     /// Takes out all, those that wait for a leader included.

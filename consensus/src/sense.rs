@@ -24,6 +24,8 @@ const TRANSFER_CONTEXT: &[u8] = b"CampaignTransfer";
 pub(crate) enum Verdict {
     /// Raft may have it.
     Sound,
+    /// It is of one that leads no more, or never did: dropped.
+    Late,
     /// The leader counts on more than this member has: it lost data.
     LostData { known: u64 },
 }
@@ -87,20 +89,14 @@ pub(crate) fn check<D: Disk>(
                 return Err(MessageFault::Senseless("another member's context"));
             }
             if !is_read && raft.leader_id != peer {
-                return Err(MessageFault::Senseless(
-                    "an answer of one that does not lead",
-                ));
+                return Ok(Verdict::Late);
             }
         }
         _ if !message.entries.is_empty() => {
             return Err(MessageFault::Senseless("entries out of place"));
         }
-        MessageType::MsgTimeoutNow => {
-            if message.term == raft.term && raft.leader_id != peer {
-                return Err(MessageFault::Senseless(
-                    "a transfer by one that does not lead",
-                ));
-            }
+        MessageType::MsgTimeoutNow if message.term == raft.term && raft.leader_id != peer => {
+            return Ok(Verdict::Late);
         }
         MessageType::MsgHeartbeat => {
             check_leader(raft, message)?;
@@ -201,7 +197,9 @@ fn check_conf_state(state: &ConfState) -> Result<(), MessageFault> {
         .copied()
         .collect();
     let different: BTreeSet<u64> = all.iter().copied().collect();
+    let in_order = state.voters.is_sorted() && state.learners.is_sorted();
     if !plain
+        || !in_order
         || state.auto_leave
         || state.voters.is_empty()
         || all.len() > MEMBERS_MAX

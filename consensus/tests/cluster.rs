@@ -163,6 +163,7 @@ fn open(
         election_ticks: 10,
         heartbeat_ticks: 1,
         pre_vote: true,
+        advance_first_election: false,
         patience_ticks: 200,
         keep_entries: 5,
         keep_bytes: 1 << 20,

@@ -118,6 +118,7 @@ fn start(disk: &MemDisk, applied: LogPosition) -> Result<Member, CoreError> {
         election_ticks: 10,
         heartbeat_ticks: 1,
         pre_vote: true,
+        advance_first_election: false,
         patience_ticks: 70,
         keep_entries: 0,
         keep_bytes: 0,

@@ -293,6 +293,7 @@ pub(crate) fn boot(
             election_ticks: ticks(config.election_timeout).max(2),
             heartbeat_ticks: ticks(config.heartbeat_interval).max(1),
             pre_vote: config.pre_vote,
+            advance_first_election: config.initial_election_tick_advance,
             patience_ticks: ticks(crate::serve::request_limit(&config)) as u64 + 1,
             keep_entries: config.snapshot_catchup_entries,
             keep_bytes: KEEP_BYTES,

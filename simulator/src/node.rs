@@ -425,6 +425,7 @@ impl Node {
             election_ticks: plan.election_ticks,
             heartbeat_ticks: 1,
             pre_vote: plan.pre_vote,
+            advance_first_election: false,
             patience_ticks: plan.election_ticks as u64 * 3,
             keep_entries: plan.keep_entries,
             keep_bytes: 1 << 20,

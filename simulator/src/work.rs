@@ -135,7 +135,7 @@ impl World {
                     self.truth().counters.transfers += 1;
                 }
             }
-            Input::Unreachable(member) => core.unreachable(member, done),
+            Input::Unreachable(member) => core.unreachable(member),
             Input::Gone(member) => core.gone(member),
         }
     }

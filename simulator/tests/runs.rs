@@ -5,8 +5,8 @@ use holdfast_simulator::{Counters, run};
 #[test]
 fn no_seed_violates_anything() {
     let mut total = Counters::default();
-    for seed in 0..120 {
-        let report = run(seed, 800, false);
+    for seed in 0..400 {
+        let report = run(seed, 2_000, false);
         assert_eq!(report.violation, None, "seed {seed}");
         total.add(&report.counters);
     }
@@ -30,7 +30,7 @@ fn no_seed_violates_anything() {
 
 #[test]
 fn a_seed_repeats_its_run() {
-    for seed in 0..60 {
+    for seed in 0..100 {
         let (first, second) = (run(seed, 1_000, false), run(seed, 1_000, false));
         assert_eq!(first.counters, second.counters, "seed {seed}");
         assert_eq!(first.violation, second.violation, "seed {seed}");

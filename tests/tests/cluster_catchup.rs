@@ -41,7 +41,10 @@ async fn cut(cluster: &Cluster, leader: usize) {
         let saved = saved.filter(|line| line.contains("\"saved snapshot\""));
         let index = saved.filter_map(|line| {
             let (_, rest) = line.split_once("\"index\":")?;
-            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+            rest.split(|c: char| !c.is_ascii_digit())
+                .next()?
+                .parse()
+                .ok()
         });
         let index: u64 = index.take(1).next()?;
         // Behind the last row there may be a few entries without any.

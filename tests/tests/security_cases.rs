@@ -71,6 +71,14 @@ const CASES: &[&str] = &[
     "Password: unknown user or wrong password",
     "Password: 1,000 guesses",
     "Password: 10 MiB",
+    "Peer: plaintext and other protocols",
+    "Peer: certificate of another member",
+    "Peer: member of another cluster",
+    "Peer: oversized and malformed batches",
+    "Peer: raft messages that no member sends",
+    "Peer: commands that cannot be applied",
+    "Peer: calls without bounds",
+    "Peer: replayed and forged snapshots",
 ];
 
 fn root() -> PathBuf {

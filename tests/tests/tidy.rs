@@ -37,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "holdfast-auth",
             "holdfast-certs",
             "holdfast-config",
+            "holdfast-consensus",
             "holdfast-proto",
             "holdfast-storage",
             "holdfast-tenant",
@@ -95,6 +96,8 @@ const OWNERS: &[(&str, &[&str])] = &[
             "holdfast-bench",
             "holdfast-certs",
             "holdfast-ctl",
+            // It includes files of the server.
+            "holdfast-fuzz",
             "holdfast-server",
             "holdfast-tests",
             "holdfast-transport",
@@ -105,6 +108,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "holdfast-bench",
             "holdfast-ctl",
+            "holdfast-fuzz",
             "holdfast-proto",
             "holdfast-server",
             "holdfast-tests",

@@ -41,6 +41,9 @@ pub struct CoreOptions {
     pub heartbeat_ticks: usize,
     /// Whether to ask around before an election, so that a member which comes back does not disturb a group that works.
     pub pre_vote: bool,
+    /// Whether a member that starts waits for less than an election time-out before its first election: nobody may lead, and if somebody
+    /// does, its heartbeat comes sooner.
+    pub advance_first_election: bool,
     /// Ticks that a command or read waits for a leader.
     pub patience_ticks: u64,
     /// Entries behind a checkpoint that the log keeps for members that lag, if there are others.
@@ -54,10 +57,13 @@ pub struct CoreOptions {
 /// Where the results of driving a core go.
 pub struct Io<'a, M: StateMachine> {
     /// What is done, with whose ticket.
-    pub done: &'a mut Vec<(Ticket, Result<Done<M::Outcome>, Failure>)>,
+    pub done: &'a mut Completed<M>,
     /// Sends what is in the list, leaving it empty. Called before the log is synced, too: so followers work while this member's disk does.
-    pub send: &'a mut dyn FnMut(&mut Vec<Outgoing<M::View>>),
+    pub send: &'a mut (dyn FnMut(&mut Outbox<M>) + 'a),
 }
+
+/// What goes to other members.
+pub type Outbox<M> = Vec<Outgoing<<M as StateMachine>::View>>;
 
 /// The outcomes of commands and reads.
 pub type Completed<M> = Vec<(Ticket, Result<Done<<M as StateMachine>::Outcome>, Failure>)>;
@@ -196,6 +202,9 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
         };
         if core.is_sole_voter() {
             core.node.campaign()?;
+        } else if core.options.advance_first_election {
+            let left = (3 * core.options.heartbeat_ticks).min(core.options.election_ticks);
+            core.node.raft.election_elapsed = core.options.election_ticks - left;
         }
         core.status
             .applied
@@ -272,6 +281,12 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
         let oldest = self.now.saturating_sub(self.options.patience_ticks);
         let given_up = self.proposals.take_before(oldest);
         fail(given_up, Failure::NoLeader, done);
+        let lost = self.now.saturating_sub(2 * span as u64);
+        fail(
+            self.proposals.take_lost(lost),
+            Failure::ConnectionLost,
+            done,
+        );
         fail(self.reads.take_before(oldest), Failure::NoLeader, done);
         if let Some(prepared) = self
             .prepared

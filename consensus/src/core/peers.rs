@@ -68,6 +68,7 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
         }
         match sense::check(&self.node, from, &message)? {
             Verdict::Sound => {}
+            Verdict::Late => return Ok(()),
             Verdict::LostData { known } => {
                 self.lost_data = Some(known);
                 return Ok(());
@@ -80,14 +81,10 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
         Ok(())
     }
 
-    /// The connection to a member was lost, with what was on its way.
-    pub fn unreachable(&mut self, member: u64, done: &mut Completed<M>) {
+    /// The connection to a member was lost, with what was on its way: what it was to propose is given up if no other leader comes soon.
+    pub fn unreachable(&mut self, member: u64) {
         self.node.report_unreachable(member);
-        fail(
-            self.proposals.sent_to(member),
-            Failure::ConnectionLost,
-            done,
-        );
+        self.proposals.lost(member, self.now);
     }
 
     /// A member's process is known to have ended. If it led, the others need not wait for the whole election time-out.

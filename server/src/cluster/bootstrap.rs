@@ -206,7 +206,15 @@ pub(crate) fn contacts(
     identity: &Identity,
     security: &Security,
 ) -> Result<Vec<PeerAddress>, BootstrapError> {
-    let described = describe(&config.initial_cluster, &config.name, security)?;
+    let discovered;
+    let members = match &config.discovery_srv {
+        Some(discovery) => {
+            discovered = super::discovery::members(config, discovery)?;
+            &discovered
+        }
+        None => &config.initial_cluster,
+    };
+    let described = describe(members, &config.name, security)?;
     Ok(contacts_of(&described, identity.member))
 }
 

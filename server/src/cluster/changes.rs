@@ -35,6 +35,10 @@ impl From<Refusal> for ChangeError {
 const READY_TENTHS: u64 = 9;
 /// How often it is looked whether another change is through, or a transfer.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked whether a change has come here.
+const LOOK_SOON: Duration = Duration::from_millis(2);
+/// How long a change may take from the leader to this member.
+const FOLLOW_MAX: Duration = Duration::from_secs(1);
 /// How long a leader that is to be removed waits for another one.
 const TRANSFER_MAX: Duration = Duration::from_secs(3);
 
@@ -95,7 +99,14 @@ impl Node {
                 let net = &self.cluster.net;
                 let limit = self.request_timeout();
                 match net.change_members(leader, request, limit).await {
-                    Ok(_) => {}
+                    Ok(index) => return Ok(self.members_after(command, index).await),
+                    // Its own removal was done, and the leader speaks with it no more.
+                    Err(CallError::Refused(_) | CallError::Unreachable(_))
+                        if change == MemberChange::Remove(self.identity.member)
+                            && self.learns_removal().await =>
+                    {
+                        return Ok(self.members_after(command, 0).await);
+                    }
                     // Nothing was proposed: it does not lead any more, or there is nobody.
                     Err(CallError::Answered(status))
                         if grpc::is_not_leader(&status)
@@ -118,10 +129,36 @@ impl Node {
                     }
                 }
             }
-            // This member has it, too, before it answers.
-            self.linearizable().await?;
             return Ok(self.tenants.members());
         }
+    }
+
+    /// The members after a change that another member made: once this one has it, too. It does not ask for more than that, since a change can
+    /// leave the cluster without a majority until the new member has started.
+    async fn members_after(&self, command: &Command, index: u64) -> Arc<Membership> {
+        let begun = Instant::now();
+        while self.status.applied() < index && begun.elapsed() < FOLLOW_MAX {
+            tokio::time::sleep(LOOK_SOON).await;
+        }
+        let members = self.tenants.members();
+        // A member that was taken out may never be told.
+        match members.after(command) {
+            Ok(after) => Arc::new(after),
+            Err(_) => members,
+        }
+    }
+
+    /// Whether this member is told, by and by, that it was removed.
+    async fn learns_removal(&self) -> bool {
+        let begun = Instant::now();
+        let me = self.identity.member;
+        while begun.elapsed() < FOLLOW_MAX {
+            if self.status.removed() || self.tenants.members().is_removed(me) {
+                return true;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
     }
 
     /// Makes a change as the leader.
@@ -165,9 +202,7 @@ impl Node {
     fn active(&self) -> Vec<Progress> {
         let connected = self.cluster.net.connected();
         let mut active = self.group.progress();
-        active.retain(|p| {
-            p.active && (p.id == self.identity.member || connected.contains(&p.id))
-        });
+        active.retain(|p| p.active && (p.id == self.identity.member || connected.contains(&p.id)));
         active
     }
 
@@ -181,7 +216,10 @@ impl Node {
                 if !is_learner && !members.may_add_voter() {
                     return Err(Refusal::NotEnoughStarted);
                 }
-                if !members.voters().into_iter().all(is_active) {
+                // The new one counts as one that does not answer. (A single member must be able to get others.)
+                let voters = members.voters();
+                let (all, answer) = (voters.len(), voters.into_iter().filter(|id| is_active(*id)));
+                if all > 1 && answer.count() < all.div_ceil(2) + 1 {
                     return Err(Refusal::UnhealthyCluster);
                 }
             }
@@ -200,12 +238,7 @@ impl Node {
                 }
             }
             Command::MemberPromote { id } => {
-                let matched = |id: u64| {
-                    active
-                        .iter()
-                        .find(|p| p.id == id)
-                        .map_or(0, |p| p.matched)
-                };
+                let matched = |id: u64| active.iter().find(|p| p.id == id).map_or(0, |p| p.matched);
                 let (own, theirs) = (matched(self.identity.member), matched(*id));
                 if theirs.saturating_mul(10) < own.saturating_mul(READY_TENTHS) {
                     return Err(Refusal::LearnerNotReady);

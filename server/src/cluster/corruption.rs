@@ -1,7 +1,8 @@
-//! Whether all members have the same: sums of keys, users and roles are compared.
+//! Whether all members have the same: sums of their keys and values are compared.
 
 use crate::node::{Node, ProposeError};
 use crate::peer::{HashAt, Hashes};
+use holdfast_config::Feature;
 use holdfast_tenant::{Alarm, AlarmKind, Command, Tenant};
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +102,13 @@ impl Node {
 
 /// Compares all members with the leader from time to time, and raises the alarm CORRUPT. Never ends; at once when it is off.
 pub(crate) async fn watch_for_corruption(node: &Node) {
-    let Some(every) = node.config.corrupt_check_time else {
+    let config = &node.config;
+    let by_gate = config
+        .feature_gates
+        .enabled(Feature::CompactHashCheck)
+        .then_some(config.compact_hash_check_time);
+    // Both compare the same here: what is compacted counts in no sum.
+    let Some(every) = config.corrupt_check_time.into_iter().chain(by_gate).min() else {
         return;
     };
     let mut interval = tokio::time::interval(every);

@@ -313,7 +313,8 @@ impl Connection {
                 Ok(ttls) => return Ok(ttls.first().copied().unwrap_or(0)),
                 // Renewing twice does no harm, so the next leader is asked.
                 Err(status)
-                    if errors::is_not_leader(&status) && begun.elapsed() < node.request_timeout() =>
+                    if errors::is_not_leader(&status)
+                        && begun.elapsed() < node.request_timeout() =>
                 {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
@@ -353,7 +354,8 @@ impl Connection {
             };
             match answer {
                 Err(status)
-                    if errors::is_not_leader(&status) && begun.elapsed() < node.request_timeout() =>
+                    if errors::is_not_leader(&status)
+                        && begun.elapsed() < node.request_timeout() =>
                 {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }

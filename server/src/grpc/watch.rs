@@ -145,8 +145,7 @@ impl WatchStream {
         let entry = self.connection.audit_entry(Rpc::Watch, who);
         entry.demands(&Watched(&request));
         let now = who.map(|who| permit(&self.connection, who, &request));
-        let is_late =
-            matches!(now, Some(Err(Denied::NotPermitted))) && self.connection.may_lag();
+        let is_late = matches!(now, Some(Err(Denied::NotPermitted))) && self.connection.may_lag();
         let asks_first = matches!(now, Some(Ok(_))) && entry.is_strict();
         let Some(who) = who.filter(|_| is_late || asks_first).cloned() else {
             let granted = self.authorize(&request);

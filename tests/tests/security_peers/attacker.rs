@@ -179,7 +179,10 @@ impl Talk {
             body.extend_from_slice(&bytes);
         }
         let trailers = match &mut self.received {
-            Some(received) => received.trailers().await.map_err(|error| error.to_string())?,
+            Some(received) => received
+                .trailers()
+                .await
+                .map_err(|error| error.to_string())?,
             None => None,
         };
         let headers = trailers.as_ref().unwrap_or(&self.head);
@@ -219,7 +222,9 @@ impl Target {
                 let described: pb::DescribeResponse =
                     line.ask("Describe", &request).await.message();
                 let mut members = described.members.iter();
-                members.all(|member| member.instance != 0).then_some(described)
+                members
+                    .all(|member| member.instance != 0)
+                    .then_some(described)
             });
             let described = described.await;
             target.cluster_id = described.cluster_id;
@@ -314,7 +319,7 @@ impl Target {
 
     /// How many messages of members a member has not taken.
     pub(crate) async fn refused_messages(&self, index: usize) -> f64 {
-        self.sample(index, "holdfast_peer_refused_messages_total")
+        self.sample(index, "holdfast_raft_messages_refused_total")
             .await
     }
 

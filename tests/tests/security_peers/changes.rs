@@ -57,7 +57,10 @@ async fn a_change_of_members_is_what_it_says() {
             member,
             command: command.into(),
         };
-        let answer = line(&target, leader).await.ask("ChangeMembers", &request).await;
+        let answer = line(&target, leader)
+            .await
+            .ask("ChangeMembers", &request)
+            .await;
         assert_eq!(answer.code, INVALID, "{what}: {answer:?}");
         target.serves(what).await;
         let listed = target.raw(leader).member_list().await.unwrap();
@@ -73,7 +76,10 @@ async fn a_change_of_members_is_what_it_says() {
             member,
             command: command.into(),
         };
-        let answer = line(&target, leader).await.ask("ChangeMembers", &request).await;
+        let answer = line(&target, leader)
+            .await
+            .ask("ChangeMembers", &request)
+            .await;
         assert_ne!(answer.code, 0, "{answer:?}");
     }
     target.cluster.kill(1 - leader);
@@ -136,8 +142,15 @@ async fn calls_are_bounded() {
     ];
     for ((method, body), codes) in calls {
         let bytes = body.len();
-        let answer = line(&target, leader).await.call(method, body).await.unwrap();
-        assert!(codes.contains(&answer.code), "{method} of {bytes}: {answer:?}");
+        let answer = line(&target, leader)
+            .await
+            .call(method, body)
+            .await
+            .unwrap();
+        assert!(
+            codes.contains(&answer.code),
+            "{method} of {bytes}: {answer:?}"
+        );
     }
     // As many as may wait at once, of which each claims more than it sends.
     let mut line = line(&target, leader).await;

@@ -68,7 +68,11 @@ async fn refused_in_all(target: &Target, line: &mut Line, hello: &pb::Hello, rea
     let calls = requests.len();
     for (method, body) in requests {
         let answer = line.call(method, body).await.unwrap();
-        assert_eq!(answer.refusal.as_deref(), Some(reason), "{method}: {answer:?}");
+        assert_eq!(
+            answer.refusal.as_deref(),
+            Some(reason),
+            "{method}: {answer:?}"
+        );
         assert_eq!(answer.code, 9, "{method}: {answer:?}");
     }
     let counted = target.refused(0, reason).await - before;
@@ -141,12 +145,15 @@ async fn an_introduction_that_does_not_fit_is_refused() {
         ("malformed", with(&|h| h.from_instance = 0)),
         ("malformed", with(&|h| h.from_name = "m2\nm2".to_owned())),
         ("malformed", with(&|h| h.from_name = "m".repeat(256))),
-        ("malformed", with(&|h| {
-            h.version = Some(pb::Version {
-                level: 1,
-                text: "v".repeat(65),
-            });
-        })),
+        (
+            "malformed",
+            with(&|h| {
+                h.version = Some(pb::Version {
+                    level: 1,
+                    text: "v".repeat(65),
+                });
+            }),
+        ),
     ];
     let mut line = target.line(0, &two).await.unwrap();
     for (reason, hello) in &wrong {
@@ -168,7 +175,11 @@ async fn an_introduction_that_does_not_fit_is_refused() {
         ("cut off", frame(&first(right.clone()))[..20].to_vec(), 3),
         ("too long", frame(&first(long)), 8),
         ("claimed", vec![0, 0xff, 0xff, 0xff, 0xff], 8),
-        ("compressed", [&[1], &frame(&first(right.clone()))[1..]].concat(), 3),
+        (
+            "compressed",
+            [&[1], &frame(&first(right.clone()))[1..]].concat(),
+            3,
+        ),
         ("eager", frame(&eager), 9),
     ];
     for (what, body, code) in bodies {
@@ -239,10 +250,15 @@ async fn an_impostor_is_neither_heard_nor_spoken_with() {
     target.cluster.launch(2);
     for (index, mark) in marks.into_iter().enumerate() {
         let log = target.cluster.member(index).log().clone();
-        for said in ["rejected a member on peer endpoint", "this member refuses it"] {
+        for said in [
+            "rejected a member on peer endpoint",
+            "this member refuses it",
+        ] {
             let wait = move |log: holdfast_tests::Log| log.wait_after(mark, said, PATIENCE);
             let log = log.clone();
-            let line = tokio::task::spawn_blocking(move || wait(log)).await.unwrap();
+            let line = tokio::task::spawn_blocking(move || wait(log))
+                .await
+                .unwrap();
             let line = line.unwrap_or_else(|| panic!("m{index} does not say {said:?}"));
             assert!(line.contains("certificate"), "{line}");
         }

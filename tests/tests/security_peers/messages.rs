@@ -73,21 +73,19 @@ async fn send(target: &Target, make: impl Fn(usize) -> Vec<Vec<u8>>) {
 
 /// Sends, and finds all of it refused, counted and logged by both, who go on.
 async fn refused_by_both(target: &mut Target, what: &str, make: impl Fn(usize) -> Vec<Vec<u8>>) {
-    let mut before = Vec::new();
-    for index in [0, 1] {
-        let mark = target.cluster.member(index).log().len();
-        before.push((target.refused_messages(index).await, mark));
-    }
+    let before = [
+        target.refused_messages(0).await,
+        target.refused_messages(1).await,
+    ];
     let count = make(0).len() as f64;
     send(target, &make).await;
     target.serves(what).await;
-    for (index, (counted, mark)) in before.into_iter().enumerate() {
-        let counted = target.refused_messages(index).await - counted;
+    for (index, before) in before.into_iter().enumerate() {
+        let counted = target.refused_messages(index).await - before;
         assert!(counted >= count, "{what}: m{index} counted {counted}");
-        let lines = target.cluster.member(index).log().lines();
-        let said = lines[mark..]
-            .iter()
-            .any(|line| line.contains("a message of another member was refused"));
+        // Of many in a short time only some are written.
+        let log = target.cluster.member(index).log();
+        let said = log.contains("a message of another member was refused");
         assert!(said, "{what}: m{index} says nothing of it");
     }
 }
@@ -159,16 +157,31 @@ async fn messages_that_are_none_are_refused() {
     // Types that belong to a member itself (MsgHup and others), cut off, too long, misdirected, without a term.
     let forged = |to: usize| {
         let right = whole(to).encode();
-        let others = |from: u64, to: u64| Raft { from, to, ..whole(0) }.encode();
+        let others = |from: u64, to: u64| {
+            Raft {
+                from,
+                to,
+                ..whole(0)
+            }
+            .encode()
+        };
         vec![
-            Raft { kind: 12, ..whole(to) }.encode(),
+            Raft {
+                kind: 12,
+                ..whole(to)
+            }
+            .encode(),
             right[..right.len() - 1].to_vec(),
             [&right[..], &[0]].concat(),
             others(ids[1 - to], ids[to]),
             others(ids[to], ids[to]),
             others(0, ids[to]),
             others(ids[STOLEN], ids[1 - to]),
-            Raft { term: 0, ..whole(to) }.encode(),
+            Raft {
+                term: 0,
+                ..whole(to)
+            }
+            .encode(),
         ]
     };
     refused_by_both(&mut target, "forged messages", forged).await;
@@ -196,10 +209,6 @@ async fn messages_that_would_panic_a_trusting_raft_are_refused() {
         context: Vec::new(),
         data: Vec::new(),
     };
-    let read = |data: Vec<u8>| Entry {
-        data,
-        ..entry(0, 0)
-    };
     let impossible = |to: usize| {
         let append = |index: u64, log_term: u64, entries: Vec<Entry>| Raft {
             index,
@@ -220,21 +229,15 @@ async fn messages_that_would_panic_a_trusting_raft_are_refused() {
             append(applied, term, vec![entry(applied + 1, term - 1)]),
             append(applied, term, vec![entry(applied + 1, u64::MAX)]),
             append(u64::MAX, term, vec![entry(0, term)]),
-            append(1 << 62, term, vec![entry((1 << 62) + 1, term), entry(7, term)]),
+            append(
+                1 << 62,
+                term,
+                vec![entry((1 << 62) + 1, term), entry(7, term)],
+            ),
             // Behind the log there is no term that could be right.
             append(applied + 1_000, 0, Vec::new()),
             append(applied + 1_000, 0, vec![entry(applied + 1_001, term)]),
             append(applied, term + 2, Vec::new()),
-            // One context, of bounded length.
-            raft(to, READ_INDEX, 0),
-            Raft {
-                entries: vec![read(vec![1]), read(vec![2])],
-                ..raft(to, READ_INDEX, 0)
-            },
-            Raft {
-                entries: vec![read(vec![1; 65])],
-                ..raft(to, READ_INDEX, 0)
-            },
             raft(to, READ_INDEX_ANSWER, term),
             // Not without its content, and not with what nobody could work with.
             snapshot(&[]),
@@ -263,12 +266,30 @@ async fn messages_that_would_panic_a_trusting_raft_are_refused() {
         .collect()
     };
     refused_by_both(&mut target, "impossible messages", impossible).await;
-    // To the leader alone: what it has not sent cannot be acknowledged, and nobody leads beside it.
+    // To the leader alone: what it has not sent cannot be acknowledged, nobody leads beside it, and a read has one context, of bounded
+    // length, that begins with who asks.
     let now = at(&target).await;
     let to = now.leader;
     let before = target.refused_messages(to).await;
     let mut talk = target.welcomed(STOLEN, to).await;
+    let reading = |contexts: &[&[u8]]| {
+        let entries = contexts.iter().map(|context| Entry {
+            data: context.to_vec(),
+            ..entry(0, 0)
+        });
+        Raft {
+            entries: entries.collect(),
+            ..target.raft(to, READ_INDEX, 0)
+        }
+    };
+    let own = target.ids[STOLEN].to_le_bytes();
+    let others = target.ids[to].to_le_bytes();
+    let long = [&own[..], &[1; 57]].concat();
     let messages = [
+        reading(&[]),
+        reading(&[&own, &own]),
+        reading(&[&long]),
+        reading(&[&others]),
         Raft {
             index: now.applied + 1_000,
             ..target.raft(to, APPENDED, now.term)
@@ -287,7 +308,7 @@ async fn messages_that_would_panic_a_trusting_raft_are_refused() {
         .await
         .unwrap();
     eventually(PATIENCE, "they are counted", async || {
-        (target.refused_messages(to).await >= before + 3.0).then_some(())
+        (target.refused_messages(to).await >= before + messages.len() as f64).then_some(())
     })
     .await;
     drop(talk);
@@ -304,17 +325,15 @@ async fn nobody_follows_a_second_leader_of_a_term() {
     let now = at(&target).await;
     let base = [0, 1].map(|to| target.raft(to, HEARTBEAT, now.term));
     let usurping = |to: usize| {
-        let as_leader = |kind: u8, commit: u64| {
-            Raft {
-                kind,
-                commit,
-                index: now.applied,
-                log_term: now.term,
-                term: now.term,
-                to: base[to].to,
-                from: base[to].from,
-                ..Raft::default()
-            }
+        let as_leader = |kind: u8, commit: u64| Raft {
+            kind,
+            commit,
+            index: now.applied,
+            log_term: now.term,
+            term: now.term,
+            to: base[to].to,
+            from: base[to].from,
+            ..Raft::default()
         };
         let heartbeat = Raft {
             index: 0,

@@ -1,10 +1,13 @@
 //! Snapshots that a stolen key of a member sends: old ones, those of another cluster, damaged and forged ones.
 
 use crate::attacker::{Answer, Target, frame};
-use crate::wire::{Raft, configuration};
 use crate::security::snapshot;
+use crate::wire::{Raft, configuration};
 use holdfast_proto::peer as pb;
-use holdfast_tests::{PATIENCE, holdfast_only, wire::{get, put}};
+use holdfast_tests::{
+    PATIENCE, holdfast_only,
+    wire::{get, put},
+};
 
 /// The member whose key was stolen.
 const STOLEN: usize = 2;
@@ -137,16 +140,37 @@ async fn old_foreign_and_damaged_snapshots_are_refused() {
     let to = target.cluster.follower().await;
     let term = term(&target, to).await;
     let ahead = new.index() + 1_000;
-    let announced = |index: u64| message(&target, to, term, index, term);
+    // Of a leader of the next term: in this one there is another.
+    let of = new.number(1);
+    let announced = |index: u64| message(&target, to, term + 1, index, of);
+    let usurped = message(&target, to, term, old.index(), of);
     let right = announced(old.index());
     let far = announced(ahead);
+    let what = "a replayed one of another leader";
+    is_refused(&mut target, to, &usurped, &old.0, &[3], what).await;
     // As it was, at its own place: it is not ahead.
     is_refused(&mut target, to, &right, &old.0, &[9], "a replayed one").await;
     // Under a message that says that it is.
-    is_refused(&mut target, to, &far, &old.0, &[3], "one that is announced as newer").await;
+    is_refused(
+        &mut target,
+        to,
+        &far,
+        &old.0,
+        &[3],
+        "one that is announced as newer",
+    )
+    .await;
     is_refused(&mut target, to, &far, &foreign.0, &[3], "another cluster's").await;
     let renamed = foreign.with(2, target.cluster_id).with(0, ahead);
-    is_refused(&mut target, to, &far, &renamed.0, &[3], "another cluster's members").await;
+    is_refused(
+        &mut target,
+        to,
+        &far,
+        &renamed.0,
+        &[3],
+        "another cluster's members",
+    )
+    .await;
     let moved = new.with(0, ahead);
     // Damage: cut off, a byte here and there, something behind the end, nothing.
     for cut in [0, 1, 8, 20, moved.0.len() / 2, moved.0.len() - 1] {
@@ -203,16 +227,20 @@ async fn a_snapshot_that_is_not_its_messages_stops_nobody() {
     let term = term(&target, to).await;
     let ahead = new.index() + 1_000;
     let moved = new.with(0, ahead);
+    let of = new.number(1);
     let mut ids = target.ids.clone();
     ids.sort_unstable();
     let with = |lists: &[&[u64]; 4]| Raft {
-        snapshot: Some((ahead, term, configuration(lists))),
-        ..message(&target, to, term, ahead, term)
+        snapshot: Some((ahead, of, configuration(lists))),
+        ..message(&target, to, term + 1, ahead, of)
     };
     let reversed: Vec<u64> = ids.iter().rev().copied().collect();
     let wrong = [
         ("other members", with(&[&[ids[0], ids[1]], &[], &[], &[]])),
-        ("one more", with(&[&[&ids[..], &[77]].concat(), &[], &[], &[]])),
+        (
+            "one more",
+            with(&[&[&ids[..], &[77]].concat(), &[], &[], &[]]),
+        ),
         ("a learner", with(&[&ids[..2], &ids[2..], &[], &[]])),
         ("another order", with(&[&reversed, &[], &[], &[]])),
         ("only itself", with(&[&[target.ids[to]], &[], &[], &[]])),
@@ -220,9 +248,18 @@ async fn a_snapshot_that_is_not_its_messages_stops_nobody() {
         ("nobody", with(&[&[], &[], &[], &[]])),
         ("twice", with(&[&[ids[0], ids[0]], &[], &[], &[]])),
         ("two configurations", with(&[&ids, &[], &ids, &[]])),
-        ("another place", message(&target, to, term, ahead + 1, term)),
-        ("another term", message(&target, to, term + 1, ahead, term + 1)),
-        ("the end of numbers", message(&target, to, term, u64::MAX, term)),
+        (
+            "another place",
+            message(&target, to, term + 1, ahead + 1, of),
+        ),
+        (
+            "another term",
+            message(&target, to, term + 1, ahead, of + 1),
+        ),
+        (
+            "the end of numbers",
+            message(&target, to, term + 1, u64::MAX, of),
+        ),
     ];
     for (what, message) in &wrong {
         is_refused(&mut target, to, message, &moved.0, &[3, 9], what).await;

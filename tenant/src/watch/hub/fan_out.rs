@@ -36,6 +36,8 @@ impl Hub {
         }
         watches.fanned_out = watches.fanned_out.max(transaction.main);
 
+        // The order in which ranges are found is chance; who gets the last room of a stream is not.
+        touched.sort_unstable();
         let mut plain = vec![None; transaction.events.len()];
         let mut with_previous = vec![None; transaction.events.len()];
         for index in touched.drain(..) {
