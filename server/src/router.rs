@@ -111,8 +111,8 @@ impl Router {
                     if !held.has_room(Kind::Short) {
                         held.room(Kind::Short).await;
                     }
-                    if is_unknown {
-                        connection.catch_up().await;
+                    if is_unknown && let Err(status) = connection.catch_up(rpc).await {
+                        return Ok(deliver(status.into_http(), held, streams));
                     }
                     let answer = service.call(request).await?;
                     drop(inbound);

@@ -37,6 +37,9 @@ pub(crate) struct Plan {
     /// How many of the root user's requests change users and roles.
     pub(crate) auth_percent: u64,
     pub(crate) leases: bool,
+    /// How many requests are about leases.
+    pub(crate) lease_percent: u64,
+    pub(crate) lease_secs_max: u64,
     pub(crate) compaction: bool,
     pub(crate) members_change: bool,
     pub(crate) crashes: bool,
@@ -73,6 +76,8 @@ impl Plan {
             auth: chance.percent(50),
             auth_percent: *chance.pick(&[5, 20, 60]),
             leases: chance.percent(50),
+            lease_percent: *chance.pick(&[10, 10, 40]),
+            lease_secs_max: *chance.pick(&[3, 5, 12]),
             compaction: chance.percent(60),
             members_change: chance.percent(45),
             crashes: chance.percent(75),

@@ -74,6 +74,9 @@ impl World {
             let change = self.some_auth_change();
             return self.ask(at, &Command::Auth(change));
         }
+        if self.plan.leases && self.chance.percent(self.plan.lease_percent) {
+            return self.ask_about_leases(at);
+        }
         match self.chance.below(100) {
             0..=34 => {
                 let command = Command::Put(self.some_put(at));
@@ -99,7 +102,6 @@ impl World {
                 let range = self.some_range();
                 self.read_here(at, &range);
             }
-            79..=90 if self.plan.leases => self.ask_about_leases(at),
             91..=93 if self.plan.compaction && (is_root || !self.plan.auth) => {
                 let current = self.truth().model.revision as u64;
                 let back = self.chance.around(20);
@@ -255,7 +257,7 @@ impl World {
                 client.sequence += 1;
                 let id = (at as i64 + 1) * 1_000_000 + client.sequence as i64;
                 client.leases.push(id);
-                let ttl = self.chance.between(1, 5) as i64;
+                let ttl = self.chance.between(1, self.plan.lease_secs_max) as i64;
                 self.ask(at, &Command::LeaseGrant { id, ttl });
             }
         }

@@ -10,7 +10,7 @@
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{
     Kind, PATIENCE, RawWatch,
-    cluster::{Cluster, ClusterOptions},
+    cluster::{Cluster, ClusterOptions, Link},
     event_text, eventually, is_reference, watch_prefix,
     wire::{everything, get, put, put_leased, revision, values},
 };
@@ -51,6 +51,15 @@ async fn cut(cluster: &Cluster, leader: usize) {
         (index + 20 >= applied).then_some(())
     })
     .await;
+}
+
+/// Cuts a member off in such a way that nothing which is sent meanwhile arrives later.
+fn lose(cluster: &Cluster, member: usize) {
+    let refused = Link {
+        refused: true,
+        ..Link::default()
+    };
+    cluster.network().surround(member, refused);
 }
 
 /// A member was sent a snapshot, not just what it lacked of the log.
@@ -174,7 +183,7 @@ async fn watches_go_on_over_a_snapshot() {
     let (mut watch, _) = RawWatch::on(&cluster.raw(away), request.clone()).await;
     write(&cluster, leader, 0..100).await;
     let mut events = watch.events(100).await;
-    cluster.network().isolate(away);
+    lose(&cluster, away);
     write(&cluster, leader, 100..WRITES).await;
     cut(&cluster, leader).await;
     cluster.network().heal();
@@ -200,7 +209,7 @@ async fn a_watch_that_needs_what_was_compacted_says_so() {
     write(&cluster, leader, 0..100).await;
     let seen = watch.events(100).await;
     let seen = seen.last().unwrap().kv.as_ref().unwrap().mod_revision;
-    cluster.network().isolate(away);
+    lose(&cluster, away);
     write(&cluster, leader, 100..WRITES).await;
     cluster.raw(leader).compact(WRITES / 2).await.unwrap();
     write(&cluster, leader, WRITES..WRITES + 200).await;

@@ -54,11 +54,10 @@ impl Connection {
         self.call(rpc, request.metadata())
     }
 
-    /// Whether a refusal may be for want of a grant that another member has answered and that has not come here yet. Then it is worth
-    /// waiting for what the leader knows; without a leader, what is known here decides.
+    /// Whether a refusal may be for want of a grant that another member has answered and that has not come here yet. Then it must not
+    /// stand before this member knows what the leader knows.
     pub(super) fn may_lag(&self) -> bool {
-        let status = &self.node().status;
-        !status.leads_alone() && status.leader() != 0
+        !self.node().status.leads_alone() && !self.node().is_learner()
     }
 
     /// Whether nobody is known here by these headers, but may be by what another member has answered: a user that was just made, a password
@@ -73,9 +72,17 @@ impl Connection {
         self.may_lag() && unknown()
     }
 
-    /// Waits for all that was answered anywhere so far. If that does not come, what is known here decides.
-    pub(crate) async fn catch_up(&self) {
-        let _ = self.linearizable().await;
+    /// Waits for all that was answered anywhere so far.
+    ///
+    /// # Errors
+    /// When that does not come in the time that a request has, and the request cannot be for what is known here alone.
+    pub(crate) async fn catch_up(&self, rpc: Rpc) -> Result<(), Status> {
+        if self.node().status.leader() == 0
+            && matches!(rpc, Rpc::Status | Rpc::Range | Rpc::Snapshot)
+        {
+            return Ok(());
+        }
+        self.linearizable().await
     }
 
     fn call(self: &Arc<Self>, rpc: Rpc, metadata: &MetadataMap) -> Call<'_> {
@@ -160,8 +167,9 @@ impl Call<'_> {
     /// # Errors
     /// The refusal, as the client is told it.
     pub(super) async fn authorize<T: Demands>(&self, request: T) -> Result<Authorized<T>, Status> {
-        if self.connection.may_lag() && self.is_refused(&request) {
-            self.connection.catch_up().await;
+        // What reads this member's state alone is judged by that.
+        if !self.for_learners && self.connection.may_lag() && self.is_refused(&request) {
+            self.connection.linearizable().await?;
         }
         let authorized = self.authorize_now(request)?;
         self.check_audit().await?;

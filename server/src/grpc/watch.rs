@@ -153,15 +153,18 @@ impl WatchStream {
         };
         let connection = self.connection.clone();
         self.waiting = Some(Box::pin(async move {
-            if is_late {
-                connection.catch_up().await;
-            }
-            let is_granted = permit(&connection, &who, &request).is_ok();
-            let taken = if is_granted && entry.is_strict() {
-                let taken = connection.record_begin(&entry).await;
-                taken.map_err(|()| errors::audit_unavailable())
+            let caught_up = if is_late {
+                connection.catch_up(Rpc::Watch).await
             } else {
                 Ok(())
+            };
+            let is_granted = permit(&connection, &who, &request).is_ok();
+            let taken = match caught_up {
+                Ok(()) if is_granted && entry.is_strict() => {
+                    let taken = connection.record_begin(&entry).await;
+                    taken.map_err(|()| errors::audit_unavailable())
+                }
+                caught_up => caught_up,
             };
             (request, taken, entry, begun)
         }));

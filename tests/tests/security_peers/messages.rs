@@ -4,13 +4,14 @@ use crate::attacker::{Talk, Target, frame, framed};
 use crate::wire::{Entry, Raft, configuration, forward, origin, refused};
 use bytes::Bytes;
 use holdfast_proto::peer as pb;
-use holdfast_tests::{PATIENCE, eventually, holdfast_only, wire::put};
+use holdfast_tests::{PATIENCE, eventually, holdfast_only, peak_rss_bytes, wire::put};
 
 const APPEND: u8 = 0;
 const APPENDED: u8 = 1;
 const VOTE: u8 = 2;
 const SNAPSHOT: u8 = 4;
 const HEARTBEAT: u8 = 5;
+const HEARTBEAT_ANSWER: u8 = 6;
 const READ_INDEX: u8 = 8;
 const READ_INDEX_ANSWER: u8 = 9;
 const PRE_VOTE_ANSWER: u8 = 11;
@@ -488,6 +489,43 @@ async fn a_flood_of_nonsense_fills_no_log() {
     assert!(lines < most, "{lines} lines in {:?}", began.elapsed());
     drop(talk);
     target.serves("a flood").await;
+}
+
+/// What a leader sends a member that lags is bounded, however often that one asks for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_asks_without_end_fills_no_memory() {
+    holdfast_only!();
+    let mut target = Target::start().await;
+    target.cluster.lead(0).await;
+    target.cluster.kill(STOLEN);
+    let value = "v".repeat(500 << 10);
+    for number in 0..8 {
+        let key = format!("large/{number}");
+        target.raw(0).put(put(&key, &value)).await.unwrap();
+    }
+    let now = at(&target).await;
+    assert_eq!(now.leader, 0);
+    let pid = target.cluster.member(0).pid();
+    let before = peak_rss_bytes(pid);
+    let alive = target.raft(0, HEARTBEAT_ANSWER, now.term).encode();
+    let rejection = |index: u64| Raft {
+        reject: 1,
+        index,
+        reject_hint: index - 1,
+        log_term: 1,
+        ..target.raft(0, APPENDED, now.term)
+    };
+    let rejections = (2..now.applied)
+        .rev()
+        .map(|index| rejection(index).encode());
+    let mut talk = target.welcomed(STOLEN, 0).await;
+    for messages in [vec![alive; 4_096], rejections.take(4_096).collect()] {
+        // Whoever reads nothing of what it asked for.
+        let _ = talk.tell(&batch(messages)).await;
+        target.serves("what a member asks for").await;
+    }
+    let grown = peak_rss_bytes(pid).saturating_sub(before) >> 20;
+    assert!(grown < 400, "{grown} MiB more than before");
 }
 
 /// How many members there are.

@@ -60,7 +60,7 @@ impl Stream {
 }
 
 /// Sends a snapshot to a member under a message, from the member whose key was stolen.
-async fn send(target: &Target, to: usize, message: &Raft, stream: &[u8]) -> Answer {
+async fn send(target: &Target, to: usize, message: &Raft, stream: &[u8]) -> Result<Answer, String> {
     let certificate = target.member_certificate(STOLEN);
     let mut line = target.line(to, &certificate).await.unwrap();
     let mut body = frame(&pb::SnapshotPiece {
@@ -78,7 +78,7 @@ async fn send(target: &Target, to: usize, message: &Raft, stream: &[u8]) -> Answ
         last: true,
         ..pb::SnapshotPiece::default()
     }));
-    line.call("InstallSnapshot", body).await.unwrap()
+    line.call("InstallSnapshot", body).await
 }
 
 /// The message of a snapshot of all members.
@@ -111,15 +111,15 @@ async fn is_refused(
     let mark = target.cluster.member(to).log().len();
     let sent = tokio::time::timeout(PATIENCE, send(target, to, message, stream)).await;
     match sent {
-        Ok(answer) => assert!(codes.contains(&answer.code), "{what}: {answer:?}"),
+        Ok(Ok(answer)) => assert!(codes.contains(&answer.code), "{what}: {answer:?}"),
+        Ok(Err(error)) => panic!("{what}: {error}"),
         Err(_) => panic!("{what}: no answer"),
     }
     target.serves(what).await;
-    let lines = target.cluster.member(to).log().lines();
-    let said = lines[mark..]
-        .iter()
-        .any(|line| line.contains("did not take a snapshot"));
-    assert!(said, "{what} in the log");
+    let log = target.cluster.member(to).log().clone();
+    let look = move || log.wait_after(mark, "did not take a snapshot", PATIENCE);
+    let said = tokio::task::spawn_blocking(look).await.unwrap();
+    assert!(said.is_some(), "{what} in the log");
     let found = target.raw(to).range(get("kept")).await.unwrap();
     assert_eq!(found.kvs[0].value, "kept", "{what}");
 }
