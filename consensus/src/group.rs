@@ -70,6 +70,8 @@ const ROUND_BYTES: usize = 4 << 20;
 /// Bytes of other members' messages that may wait for the core; more are dropped, as a network drops them.
 const INCOMING_BYTES_MAX: usize = 128 << 20;
 
+/// Messages of other members after which what they bring about is done: it takes memory, and each may bring about a megabyte.
+const TASKS_BETWEEN: usize = 128;
 /// Least time between two log lines about refused messages.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -461,8 +463,21 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
         let round = self.take_round();
         let begun = Instant::now();
         let took_any = !round.submissions.is_empty() || !round.tasks.is_empty();
-        for task in round.tasks {
+        let peers = &self.peers;
+        let advance = |core: &mut Core<M, D>, done: &mut Completed<M>| {
+            core.advance(&mut Io {
+                done,
+                send: &mut |outgoing: &mut Vec<Outgoing<M::View>>| peers.send(outgoing),
+            })
+        };
+        for (count, task) in round.tasks.into_iter().enumerate() {
             self.work(core, task, &mut done);
+            if count % TASKS_BETWEEN == TASKS_BETWEEN - 1
+                && let Err(error) = advance(core, &mut done)
+            {
+                self.hand_over(&mut done);
+                return Err(error);
+            }
         }
         if !round.reads.is_empty() {
             core.read(round.reads);
@@ -470,11 +485,7 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
         for entry in pack(round.submissions) {
             core.propose(entry.data, entry.tickets, &mut done);
         }
-        let peers = &self.peers;
-        let result = core.advance(&mut Io {
-            done: &mut done,
-            send: &mut |outgoing: &mut Vec<Outgoing<M::View>>| peers.send(outgoing),
-        });
+        let result = advance(core, &mut done);
         // Also after a failure: what was applied before it is durable.
         self.hand_over(&mut done);
         if took_any {

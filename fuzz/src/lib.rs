@@ -30,6 +30,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("grpc_message", targets::grpc_message::run),
     ("headers", targets::headers::run),
     ("jwks", targets::jwks::run),
+    ("peer_frames", targets::peer_frames::run),
+    ("peer_messages", targets::peer_messages::run),
     ("raft_log", targets::raft_log::run),
     ("snapshot", targets::snapshot::run),
     ("tls_chain", targets::tls_chain::run),

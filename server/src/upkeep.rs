@@ -112,10 +112,22 @@ pub(crate) async fn auto_compaction(worker: Arc<Worker>) {
 /// Niceness of threads that work behind the requests.
 const BEHIND_NICENESS: i32 = 5;
 
+/// Niceness of threads that read and take snapshots for other members: they have time.
+const BACKGROUND_NICENESS: i32 = 15;
+
+/// As [`yield_to_requests`], and behind everything else, too.
+pub(crate) fn yield_to_everything() {
+    lower_priority(BACKGROUND_NICENESS);
+}
+
 /// Gives this thread, and those that it starts, less of a busy processor than the threads that serve requests have. On Linux
 /// niceness is a thread's own.
 pub(crate) fn yield_to_requests() {
-    if let Err(error) = rustix::process::setpriority_process(None, BEHIND_NICENESS) {
+    lower_priority(BEHIND_NICENESS);
+}
+
+fn lower_priority(niceness: i32) {
+    if let Err(error) = rustix::process::setpriority_process(None, niceness) {
         tracing::debug!(%error, "cannot lower a thread's priority");
     }
 }

@@ -32,6 +32,7 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
                 last: self.node.raft.raft_log.last_index(),
             });
         }
+        self.answered.clear();
         self.begin_work(io);
         let mut rounds = 0;
         while !self.status.disk_full() && self.node.has_ready() && rounds < ROUNDS_MAX {

@@ -91,6 +91,8 @@ pub struct Core<M: StateMachine, D: Disk> {
     /// A snapshot whose message raft has not taken yet.
     incoming: Option<(LogPosition, M::Incoming)>,
     outbox: Vec<Outgoing<M::View>>,
+    /// Who has asked to be sent more since the last round.
+    answered: Vec<u64>,
     options: CoreOptions,
     status: Arc<Status>,
     observer: Arc<dyn Observer>,
@@ -190,6 +192,7 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
             transfers: Transfers::default(),
             incoming: None,
             outbox: Vec::new(),
+            answered: Vec::new(),
             options,
             status: Arc::new(Status::default()),
             observer,

@@ -12,7 +12,7 @@ use holdfast_storage::log::{Entry, HardState, LogBatch, LogOptions, RaftLog};
 use holdfast_tenant::request::{
     Compare, DeleteRange, Op, Operand, Order, Put, Range, Relation, RevisionFilter, SortTarget, Txn,
 };
-use holdfast_tenant::{Alarm, AlarmKind, Command, TokenKeyRecord};
+use holdfast_tenant::{Alarm, AlarmKind, Command, MemberVersion, TokenKeyRecord};
 
 const ARGON2: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI";
 const BCRYPT: &str = "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy";
@@ -155,6 +155,37 @@ fn entry(commands: impl IntoIterator<Item = Command>, caller: &Caller) -> Vec<u8
     out
 }
 
+fn member_changes() -> Vec<Command> {
+    let url = |port: u16| vec![format!("https://127.0.0.1:{port}")];
+    vec![
+        Command::MemberAdd {
+            id: 300,
+            peer_urls: url(2380),
+            is_learner: true,
+            max_learners: 1,
+        },
+        Command::MemberPromote { id: 300 },
+        Command::MemberUpdate {
+            id: 300,
+            peer_urls: [url(2381), url(2382)].concat(),
+        },
+        Command::MemberRemove { id: 300 },
+    ]
+}
+
+fn published_member() -> Command {
+    Command::MemberPublish {
+        id: 300,
+        name: "m3".to_owned(),
+        client_urls: vec!["https://127.0.0.1:2379".to_owned()],
+        instance: 7,
+        version: MemberVersion {
+            level: 1,
+            text: "3.7.1".to_owned(),
+        },
+    }
+}
+
 pub(super) fn commands() -> Vec<(&'static str, Vec<u8>)> {
     let user = Caller::User {
         id: UserId(5),
@@ -223,6 +254,14 @@ pub(super) fn commands() -> Vec<(&'static str, Vec<u8>)> {
                 ],
                 &Caller::Anonymous,
             ),
+        ),
+        (
+            "members",
+            [
+                entry(member_changes(), &user),
+                entry([published_member()], &Caller::Server),
+            ]
+            .concat(),
         ),
         (
             "users",

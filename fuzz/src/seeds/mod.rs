@@ -3,6 +3,7 @@
 mod certificates;
 mod files;
 mod messages;
+mod peers;
 pub(crate) mod token;
 
 use crate::TARGETS;
@@ -12,6 +13,8 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     match target {
         "auth_records" => files::auth_records(),
         "command" => files::commands(),
+        "peer_frames" => crate::targets::peer_frames::seeds::frames(),
+        "peer_messages" => peers::messages(),
         "raft_log" => files::raft_logs(),
         "snapshot" => files::snapshots(),
         "grpc_message" => messages::grpc(),
@@ -35,7 +38,7 @@ pub fn all() -> impl Iterator<Item = (&'static str, &'static str, Vec<u8>)> {
 }
 
 /// A length (one byte), and the bytes.
-fn short(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn short(bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![u8::try_from(bytes.len()).expect("a short seed")];
     out.extend_from_slice(bytes);
     out

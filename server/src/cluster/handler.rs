@@ -13,7 +13,7 @@ use holdfast_storage::TenantId;
 use holdfast_storage::snapshot::Installer;
 use holdfast_tenant::{Command, IncomingState, Tenant, caller_of_bytes};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::Status;
 
 /// See the module's text.
@@ -116,6 +116,8 @@ impl PeerHandler for Handler {
             from,
             message,
             installer,
+            begun: Instant::now(),
+            bytes: 0,
         }))
     }
 
@@ -229,13 +231,23 @@ struct Sink {
     from: u64,
     message: Bytes,
     installer: Installer,
+    begun: Instant,
+    bytes: u64,
 }
+
+/// Bytes of a snapshot that are taken in a second. Faster it would keep the disk, and on a shared machine the processor, from the members
+/// that serve.
+const RECEIVED_PER_SECOND: f64 = (32 << 20) as f64;
 
 impl SnapshotSink for Sink {
     fn push(&mut self, piece: Bytes) -> Result<(), Status> {
         self.installer
             .push(&piece)
-            .map_err(|error| Status::invalid_argument(error.to_string()))
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.bytes += piece.len() as u64;
+        let due = Duration::from_secs_f64(self.bytes as f64 / RECEIVED_PER_SECOND);
+        std::thread::sleep(due.saturating_sub(self.begun.elapsed()).min(PAUSE_MAX));
+        Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<(), Status> {
@@ -269,11 +281,14 @@ impl SnapshotSink for Sink {
             if begun.elapsed() > INSTALL_MAX {
                 return Err(Status::deadline_exceeded("the snapshot was not installed"));
             }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
 }
 
+/// Longest pause between two pieces.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
 /// Longest that a received snapshot may take to come into use.
-const INSTALL_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+const INSTALL_MAX: Duration = Duration::from_secs(60);

@@ -141,7 +141,7 @@ impl PeerNet {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
-            .on_thread_start(upkeep::yield_to_requests)
+            .on_thread_start(upkeep::yield_to_everything)
             .thread_name("hf-peer-blocking")
             .build()?;
         options.metrics.set_local(options.me.member);
