@@ -69,8 +69,8 @@ fn got_a_snapshot(cluster: &Cluster, member: usize) {
     } else {
         "\"installed a snapshot\""
     };
-    let log = cluster.member(member).log();
-    assert!(log.contains(said), "m{member} did not get a snapshot");
+    let said = cluster.member(member).log().wait_after(0, said, PATIENCE);
+    assert!(said.is_some(), "m{member} did not get a snapshot");
 }
 
 /// Puts `w/<n>` for each `n` of the range through a member, several at a time.

@@ -22,6 +22,7 @@ use holdfast_tests::{
     cluster::{Cluster, ClusterOptions},
     eventually, full_size,
     history::History,
+    is_reference,
     observed::{Model, Observer, check_order, check_registers, check_sightings, first_seen},
     watch_key, watch_prefix,
     wire::{everything, get, revision},
@@ -118,6 +119,11 @@ async fn play(plan: Plan, length: Duration, random: &mut StdRng) {
     let mut options = ClusterOptions::new().links();
     // The default of ten minutes would never show.
     options = options.flag("--watch-progress-notify-interval=300ms");
+    if random.random() {
+        // Whoever was away for a moment gets a snapshot.
+        let flags = ["--snapshot-count=50", "--snapshot-catchup-entries=10"];
+        options = flags.into_iter().fold(options, ClusterOptions::flag);
+    }
     if plan.auth {
         options = options.tls();
     }
@@ -174,10 +180,11 @@ async fn play(plan: Plan, length: Duration, random: &mut StdRng) {
     }
     wrongs.extend(churn::check_guests(&guests));
     eprintln!(
-        "{} calls, {} answered, {} revisions, compacted at {compacted}, {} wrongs",
+        "{} calls, {} answered, {} revisions, compacted at {compacted}, {} snapshots, {} wrongs",
         operations.len(),
         recorder.answered(),
         history.last_revision(),
+        snapshots(&cluster),
         wrongs.len()
     );
     assert!(
@@ -187,6 +194,20 @@ async fn play(plan: Plan, length: Duration, random: &mut StdRng) {
         wrongs[..wrongs.len().min(10)].join("\n")
     );
     compare_members(&cluster, &history, plan.auth).await;
+}
+
+/// How many snapshots members were sent and took.
+fn snapshots(cluster: &Cluster) -> usize {
+    let said = if is_reference() {
+        "\"applied snapshot\""
+    } else {
+        "\"installed a snapshot\""
+    };
+    let logs = cluster
+        .all()
+        .into_iter()
+        .flat_map(|index| cluster.member(index).log().lines());
+    logs.filter(|line| line.contains(said)).count()
 }
 
 /// Watchers of everything and of a part, on every member.

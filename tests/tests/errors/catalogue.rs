@@ -12,14 +12,13 @@ pub(crate) struct Row {
 pub(crate) enum How {
     /// A case of the test produces it.
     Here,
-    /// It needs another member or a member change: calls that come later. Until then they are Unimplemented.
-    Later,
-    /// A sole healthy node never says it: it needs a lost leader, an overload, a stop in mid-call. Tokens here are of a state of
+    /// A sole healthy node never says it: it needs other members (`cluster_members.rs`, `cluster_errors.rs`), a lost leader, an overload, a
+    /// stop in mid-call. Tokens here are of a state of
     /// their user and never of the whole, so that the revision of the auth store is never old.
     NotAlone,
 }
 
-use How::{Here, Later, NotAlone};
+use How::{Here, NotAlone};
 
 const fn row(code: Code, text: &'static str, how: How) -> Row {
     Row { code, text, how }
@@ -46,7 +45,7 @@ pub(crate) const CATALOGUE: &[Row] = &[
     row(
         Code::InvalidArgument,
         "given member URLs are invalid",
-        Later,
+        NotAlone,
     ),
     row(Code::InvalidArgument, "request is too large", Here),
     row(Code::InvalidArgument, "user name is empty", Here),
@@ -91,29 +90,37 @@ pub(crate) const CATALOGUE: &[Row] = &[
     ),
     row(Code::ResourceExhausted, "too many requests", NotAlone),
     row(Code::NotFound, "requested lease not found", Here),
-    row(Code::NotFound, "member not found", Later),
+    row(Code::NotFound, "member not found", NotAlone),
     row(Code::FailedPrecondition, "lease already exists", Here),
-    row(Code::FailedPrecondition, "member ID already exist", Later),
-    row(Code::FailedPrecondition, "Peer URLs already exists", Later),
+    row(
+        Code::FailedPrecondition,
+        "member ID already exist",
+        NotAlone,
+    ),
+    row(
+        Code::FailedPrecondition,
+        "Peer URLs already exists",
+        NotAlone,
+    ),
     row(
         Code::FailedPrecondition,
         "re-configuration failed due to not enough started members",
-        Later,
+        NotAlone,
     ),
     row(
         Code::FailedPrecondition,
         "can only promote a learner member",
-        Later,
+        NotAlone,
     ),
     row(
         Code::FailedPrecondition,
         "can only promote a learner member which is in sync with leader",
-        Later,
+        NotAlone,
     ),
     row(
         Code::FailedPrecondition,
         "too many learner members in cluster",
-        Later,
+        NotAlone,
     ),
     row(Code::FailedPrecondition, "cluster ID mismatch", NotAlone),
     row(Code::FailedPrecondition, "root user does not exist", Here),

@@ -376,10 +376,6 @@ async fn calls_that_come_later_are_unimplemented_until_then() {
     let server = Server::start();
     let raw = server.raw().await;
     for path in [
-        "/etcdserverpb.Cluster/MemberAdd",
-        "/etcdserverpb.Cluster/MemberRemove",
-        "/etcdserverpb.Cluster/MemberUpdate",
-        "/etcdserverpb.Cluster/MemberPromote",
         "/v3lockpb.Lock/Lock",
         "/v3lockpb.Lock/Unlock",
         "/v3electionpb.Election/Campaign",
