@@ -69,7 +69,8 @@ impl PeerHandler for Handler {
     }
 
     fn connected(&self, peer: u64) {
-        tracing::info!(member = format!("{peer:x}"), "connected to a member");
+        // The log has it from the stream itself.
+        tracing::debug!(member = format!("{peer:x}"), "connected to a member");
     }
 
     fn lost(&self, peer: u64) {
