@@ -133,8 +133,8 @@ pub(crate) fn boot(
         });
     let security = Security {
         tls: tls::peer_tls(&config, profile)?,
-        // What may be dialled and served in plaintext was checked with the configuration.
-        plaintext: true,
+        // Where certificates name members, nothing without one passes.
+        plaintext: profile == Profile::Etcd || config.peer_tls.certificate.is_none(),
     };
     let peer_tls = security.tls.clone();
     let Bootstrap {
@@ -219,6 +219,10 @@ pub(crate) fn boot(
         clock.now(),
     )?;
     let tenants = machine.tenants().clone();
+    if tenants.members().len() != 1 {
+        // At each start: whoever reaches a peer port without TLS may speak as any member.
+        config.check_peer_security(identity.profile, [])?;
+    }
     if config.force_new_cluster {
         machine
             .force_sole_member(identity.member)

@@ -95,6 +95,25 @@ async fn plaintext_is_not_answered() {
     target.serves("plaintext").await;
 }
 
+/// Whoever reaches a plaintext peer port could speak as any member: it is refused at every start, not at the first alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_does_not_come_back_in_plaintext() {
+    holdfast_only!();
+    let mut target = Target::start().await;
+    let port = target.cluster.member(2).peer_port();
+    target.cluster.kill(2);
+    let listen = format!("--listen-peer-urls=http://127.0.0.1:{port}");
+    target.cluster.add_flag(&listen);
+    let exit = target.cluster.try_restart(2).expect_err("it serves");
+    let log = exit.log.join("\n");
+    // By itself: not because nobody reaches it.
+    assert!(exit.status.is_some_and(|status| !status.success()), "{log}");
+    assert!(
+        log.contains("in profile strict members know each other by certificates"),
+        "{log}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_may_not_be_asked_what_clients_ask() {
     holdfast_only!();
