@@ -213,8 +213,11 @@ impl<M: StateMachine, D: Disk> Group<M, D> {
     /// Asks to read the applied state; see [`Core::read`].
     ///
     /// # Errors
-    /// [`Failure::Stopped`].
+    /// [`Failure::Stopped`], and [`Failure::DiskFull`]: the member takes no part any more, so that no round would end.
     pub fn read(&self, tickets: &[Ticket]) -> Result<(), Failure> {
+        if self.status.disk_full() {
+            return Err(Failure::DiskFull);
+        }
         {
             let mut queue = self.queue.lock();
             if queue.stopped || self.failed.load(Ordering::Relaxed) {

@@ -644,6 +644,12 @@ fn a_full_disk_fails_commands_at_once() {
             Err(other) => panic!("{other}"),
         }
     }
+    let read = Ticket {
+        mailbox: 0,
+        slot: 9,
+        turn: 0,
+    };
+    assert_eq!(group.read(&[read]), Err(Failure::DiskFull));
     let done = collector.wait_for((taken as usize - 1) * 4000 + 1);
     assert!(
         done.iter()

@@ -32,6 +32,11 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
                 last: self.node.raft.raft_log.last_index(),
             });
         }
+        if self.status.disk_full() {
+            // What was taken in the moment when it filled up.
+            self.fail_in_flight(Failure::DiskFull, io.done);
+            return Ok(());
+        }
         self.answered.clear();
         self.begin_work(io);
         let mut rounds = 0;

@@ -129,7 +129,8 @@ impl<M: StateMachine, D: Disk> Core<M, D> {
                 continue;
             }
             if let Err(reason) = self.machine.check(&data) {
-                tracing::warn!(
+                // The log has a line for the message; there may be thousands in it.
+                tracing::debug!(
                     member = format!("{from:x}"),
                     reason,
                     "a proposal of another member was refused"
