@@ -225,16 +225,19 @@ pub(crate) fn boot(
     }
     if config.force_new_cluster {
         machine
-            .force_sole_member(identity.member)
+            .force_sole_member(identity.member, log.hard_state().term)
             .map_err(BootError::Force)?;
-        tracing::warn!(
-            "--force-new-cluster: this member is now the only one of its cluster; what the others have is given up"
-        );
     }
     if to_write.is_some() || config.force_new_cluster {
         // Before anything relies on it.
         tenants.store().persist()?;
         tenants.store().checkpoint()?;
+    }
+    if config.force_new_cluster {
+        // Said when it holds, whatever happens next.
+        tracing::warn!(
+            "--force-new-cluster: this member is now the only one of its cluster; what the others have is given up"
+        );
     }
     if let Some(identity) = to_write {
         data_dir.write_identity(&identity)?;

@@ -130,6 +130,7 @@ impl Machine {
     ) -> Vec<(Arc<Tenant>, Option<TenantState>)> {
         *tenants.token_keys.write() = Arc::new(state.token_keys);
         *tenants.members.write() = Arc::new(state.members);
+        self.given_up = state.given_up;
         let mut gone: Vec<TenantId> = tenants.by_id.read().keys().copied().collect();
         let mut replaced = Vec::new();
         for (id, state) in state.tenants {

@@ -1,7 +1,7 @@
 //! The membership: changed by commands, kept in records, and read back.
 
 use super::alarm::refresh_alarm_bits;
-use super::records::{MEMBER, REMOVED, alarm_key, member_key, removed_key, token_key};
+use super::records::{GIVEN_UP, MEMBER, REMOVED, alarm_key, member_key, removed_key, token_key};
 use super::restore::{RestoreError, damaged};
 use super::{Machine, Outcome};
 use crate::answer::{Answer, Refusal};
@@ -14,12 +14,19 @@ use std::sync::Arc;
 
 /// The value of a removed id's record: its format, and nothing more.
 const REMOVED_VALUE: &[u8] = &[1];
+/// The first byte of the record of a group that was given up; the term follows, little endian.
+const GIVEN_UP_FORMAT: u8 = 1;
 
 impl Machine {
     /// Applies one of the members' commands. The answer is the membership after it.
     pub(super) fn change_members(&mut self, command: &Command) -> Outcome {
         let before = self.tenants.members();
-        let after = before.after(command)?;
+        let after = match command {
+            // By the group that was given up: nobody comes back by it. What else it has to say of its members is refused by the membership
+            // as it is, whose only voter may not go either.
+            Command::MemberAdd { id, .. } if self.given_up.is_some() => before.with_removed(*id)?,
+            _ => before.after(command)?,
+        };
         if after == *before {
             return Ok(Answer::Members(before));
         }
@@ -32,12 +39,14 @@ impl Machine {
         Ok(Answer::Members(after))
     }
 
-    /// Makes a member the only one of its group, without asking the others: what they have is given up. To be persisted before anything
-    /// relies on it, and never while another member lives.
+    /// Makes a member the only one of its group, without asking the others: what they have is given up. `term` is the last that the log
+    /// knows. Entries up to there are of the group as it was: they bring nobody in, and do not take this member out.
+    ///
+    /// To be persisted before anything relies on it, which is one step, and never while another member lives.
     ///
     /// # Errors
     /// [`Refusal`] if there is no such member.
-    pub fn force_sole_member(&mut self, id: u64) -> Result<(), Refusal> {
+    pub fn force_sole_member(&mut self, id: u64, term: u64) -> Result<(), Refusal> {
         let members = self.tenants.members();
         let own = members.get(id).ok_or(Refusal::MemberNotFound)?;
         if own.is_learner {
@@ -46,9 +55,21 @@ impl Machine {
         for other in members.iter().filter(|member| member.id != id) {
             self.change_members(&Command::MemberRemove { id: other.id })?;
         }
-        let changes = std::mem::take(&mut self.changes);
+        let term = term.max(self.position.term);
+        self.given_up = Some(term);
+        let mut value = vec![GIVEN_UP_FORMAT];
+        value.extend(term.to_le_bytes());
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.push(Change::PutMeta(given_up_key(), value.into()));
         self.tenants.store.stage(self.position, changes);
         Ok(())
+    }
+
+    /// Before an entry of a term is applied: terms never fall, and so nothing comes after it of a group that was given up before.
+    pub(super) fn leave_given_up(&mut self, term: u64) {
+        if self.given_up.take_if(|last| *last < term).is_some() {
+            self.changes.push(Change::DropMeta(given_up_key()));
+        }
     }
 
     /// Ends what a member leaves behind that is removed: alarms that nobody could clear by mending it, and keys whose private half is
@@ -118,6 +139,19 @@ pub(super) fn stored_members(store: &StoreView) -> Result<Membership, RestoreErr
     Membership::assemble(members, removed).map_err(RestoreError::Members)
 }
 
+/// The last term of a group that was given up, if entries of it may still come.
+pub(super) fn stored_given_up(store: &StoreView) -> Result<Option<u64>, RestoreError> {
+    let Some((key, value)) = store.meta(&[GIVEN_UP])?.into_iter().next() else {
+        return Ok(None);
+    };
+    match value.split_first() {
+        Some((&GIVEN_UP_FORMAT, term)) => <[u8; 8]>::try_from(term)
+            .map(|term| Some(u64::from_le_bytes(term)))
+            .map_err(|_| damaged(&key, "no term")),
+        _ => Err(damaged(&key, "unknown format")),
+    }
+}
+
 /// The stored membership. If the store has none, those that found the group, with the records that make the store say so: they are
 /// to be staged before anything reads the store for a snapshot.
 pub(super) fn stored_or_founding(
@@ -132,6 +166,10 @@ pub(super) fn stored_or_founding(
         Membership::assemble(founding.iter().cloned(), []).map_err(RestoreError::Founding)?;
     let changes = difference(&stored, &founded);
     Ok((founded, changes))
+}
+
+fn given_up_key() -> Bytes {
+    Bytes::from_static(&[GIVEN_UP])
 }
 
 fn record_id(key: &Bytes) -> Result<u64, RestoreError> {

@@ -64,6 +64,8 @@ pub struct MachineOptions {
 pub struct Machine {
     tenants: Arc<Tenants>,
     position: LogPosition,
+    /// Set while entries may come of a group that was given up: the last of its terms.
+    given_up: Option<u64>,
     options: MachineOptions,
     changes: Vec<Change>,
     /// Rows of the entry in hand, per tenant, in revision order.
@@ -113,6 +115,7 @@ impl Machine {
     ) -> Result<(), ApplyError> {
         let tenants = self.tenants.clone();
         let applying = tenants.applying.write();
+        self.leave_given_up(position.term);
         let mut touched: Vec<Arc<Tenant>> = Vec::new();
         while let Some((id, caller, command)) = Command::decode_next(&mut entry)? {
             let Some(tenant) = touched

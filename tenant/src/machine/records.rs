@@ -17,6 +17,8 @@ pub(super) const TOKEN_KEY: u8 = b'k';
 pub(super) const MEMBER: u8 = b'm';
 /// The id of a member that was removed.
 pub(super) const REMOVED: u8 = b'd';
+/// The last term of a group that one member was made the only one of; until an entry of a later term is applied. Of the whole group.
+pub(super) const GIVEN_UP: u8 = b'f';
 
 pub(super) fn record_key(kind: u8, tenant: TenantId, rest: &[u8]) -> Bytes {
     let mut key = BytesMut::with_capacity(5 + rest.len());

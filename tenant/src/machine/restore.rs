@@ -1,8 +1,8 @@
 //! The state, built again from what the store holds.
 
-use super::members::{stored_members, stored_or_founding};
+use super::members::{stored_given_up, stored_members, stored_or_founding};
 use super::records::{
-    ALARM, AUTH, COMPACTED, LEASE, MEMBER, REMOVED, REVISION, TOKEN_KEY, record_key,
+    ALARM, AUTH, COMPACTED, GIVEN_UP, LEASE, MEMBER, REMOVED, REVISION, TOKEN_KEY, record_key,
 };
 use super::{Machine, MachineOptions};
 use crate::answer::{Alarm, AlarmKind};
@@ -75,6 +75,7 @@ impl Machine {
             let tenant = Tenant::new(id, state, &options);
             tenants.by_id.write().insert(id, Arc::new(tenant));
         }
+        let given_up = stored_given_up(&view)?;
         // It would keep what is staged in memory.
         drop(view);
         // At once, not with the next entry: what is read from the store from now on has its members.
@@ -84,6 +85,7 @@ impl Machine {
         Ok(Machine {
             tenants,
             position: applied,
+            given_up,
             options,
             changes: Vec::new(),
             rows: HashMap::new(),
@@ -99,6 +101,7 @@ pub(super) struct StoredState {
     /// Ordered by key id.
     pub(super) token_keys: Vec<TokenKeyRecord>,
     pub(super) members: Membership,
+    pub(super) given_up: Option<u64>,
 }
 
 impl StoredState {
@@ -110,6 +113,7 @@ impl StoredState {
     ) -> Result<StoredState, RestoreError> {
         Ok(StoredState {
             members: stored_members(view)?,
+            given_up: stored_given_up(view)?,
             token_keys: restore_token_keys(view)?,
             tenants: restore_tenants(view, options, now)?,
         })
@@ -129,7 +133,7 @@ fn record_tenant(key: &Bytes) -> Result<Option<TenantId>, RestoreError> {
         [REVISION | COMPACTED | LEASE | ALARM | AUTH, a, b, c, d, ..] => {
             Ok(Some(TenantId(u32::from_be_bytes([*a, *b, *c, *d]))))
         }
-        [TOKEN_KEY | MEMBER | REMOVED, ..] => Ok(None),
+        [TOKEN_KEY | MEMBER | REMOVED | GIVEN_UP, ..] => Ok(None),
         _ => Err(damaged(key, "unknown kind")),
     }
 }

@@ -60,6 +60,28 @@ impl Membership {
         }
     }
 
+    /// With an id that never is a member's: as if one had been added with it, and removed at once.
+    ///
+    /// # Errors
+    /// [`Refusal`] if it is a member's, or was one's, or if no more ids can be remembered.
+    pub(crate) fn with_removed(&self, id: u64) -> Result<Membership, Refusal> {
+        if id == 0 {
+            return Err(Refusal::Malformed("member id 0"));
+        }
+        if self.get(id).is_some() {
+            return Err(Refusal::MemberExists);
+        }
+        if self.is_removed(id) {
+            return Err(Refusal::MemberNotFound);
+        }
+        if self.len() + self.removed.len() >= MEMBER_IDS_MAX {
+            return Err(Refusal::TooManyMembers);
+        }
+        let mut after = self.clone();
+        after.removed.insert(id);
+        Ok(after)
+    }
+
     fn with_added(
         &self,
         id: u64,

@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub(crate) struct Group {
     dir: tempfile::TempDir,
     pub(crate) machine: Option<Machine>,
+    /// Of what is applied.
+    pub(crate) term: u64,
 }
 
 pub(crate) fn open(dir: &Path, founding: &[Member]) -> Result<Machine, RestoreError> {
@@ -52,7 +54,8 @@ impl Group {
             store.persist().unwrap();
         }
         let machine = Some(open(dir.path(), founding)?);
-        Ok(Group { dir, machine })
+        let term = 1;
+        Ok(Group { dir, machine, term })
     }
 
     pub(crate) fn machine(&mut self) -> &mut Machine {
@@ -77,7 +80,7 @@ impl Group {
         command.encode(tenant, caller, &mut entry);
         let position = LogPosition {
             index: self.machine().position().index + 1,
-            term: 1,
+            term: self.term,
         };
         let mut outcomes = Vec::new();
         self.machine()
