@@ -89,8 +89,12 @@ pub struct Reloaded {
     /// Counts the loads of this listener, from 1. A connection accepted under an older number is due for
     /// [`ServerTls::still_valid`].
     pub generation: u64,
-    /// End of validity of the server certificate; for members, of the first of the two that they may have.
+    /// End of validity of the server certificate.
     pub not_after: SystemTime,
+    /// For members: that of the certificate for connections that we make, which may be the same.
+    pub outgoing_not_after: Option<SystemTime>,
+    /// That of the first CA to end of those whose certificates are accepted; `None` when none are asked for.
+    pub ca_not_after: Option<SystemTime>,
     /// When the first of the revocation lists is due for replacement.
     pub crl_next_update: Option<SystemTime>,
 }
@@ -318,6 +322,7 @@ fn build(
         now,
         &mut warnings,
     )?;
+    let mut ca_not_after = None;
     let (clients, crl_next_update) = match &settings.client_auth {
         ClientAuth::None => (None, None),
         ClientAuth::Required { .. } => {
@@ -331,13 +336,15 @@ fn build(
                 .map(|file| Crls::load(file, now, &mut warnings))
                 .transpose()?;
             let next_update = crls.as_ref().and_then(|crls| crls.next_update);
+            ca_not_after = cas.facts.iter().map(|ca| ca.not_after).min();
             let rules = plan.members.as_ref().map(MembersPlan::rules);
             let trust = Trust::new(settings, rules, cas, crls, &mut warnings)?;
             (Some(Arc::new(trust)), next_update)
         }
     };
     let provider = chosen_provider(settings, &mut warnings)?;
-    let mut not_after = key.not_after;
+    let not_after = key.not_after;
+    let mut outgoing_not_after = None;
     let outgoing = match &plan.members {
         None => None,
         Some(members) => {
@@ -347,7 +354,7 @@ fn build(
             };
             let mut found = Vec::new();
             let key = key_material::load(cert, own_key, Side::Client, now, &mut found)?;
-            not_after = not_after.min(key.not_after);
+            outgoing_not_after = Some(key.not_after);
             for file in [&sources.cert, cert] {
                 let chain = key_material::certificates(file, "PEM certificate")?;
                 found.extend(members.misnamed(&file.path, &chain));
@@ -384,6 +391,8 @@ fn build(
             warnings,
             generation,
             not_after,
+            outgoing_not_after,
+            ca_not_after,
             crl_next_update,
         },
     })

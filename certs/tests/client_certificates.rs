@@ -1,6 +1,6 @@
 //! Who gets in and who does not.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     reason = "a helper of a test that fails is a test that fails"
 )]

@@ -1,6 +1,6 @@
 //! The connector that HTTP clients use.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     reason = "a helper of a test that fails is a test that fails"
 )]

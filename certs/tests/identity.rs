@@ -1,6 +1,6 @@
 //! Which user a certificate names, through real handshakes (docs: `named_user`).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     reason = "a helper of a test that fails is a test that fails"
 )]

@@ -1,6 +1,6 @@
 //! Errors and warnings about files: each names the file and the reason.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     reason = "a helper of a test that fails is a test that fails"
 )]

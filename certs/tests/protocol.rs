@@ -1,6 +1,6 @@
 //! Versions, cipher suites, application protocols, and that no session is ever resumed.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     reason = "a helper of a test that fails is a test that fails"
 )]

@@ -1,6 +1,6 @@
 //! Files that change under a running listener.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     reason = "a helper of a test that fails is a test that fails"
 )]

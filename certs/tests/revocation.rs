@@ -1,6 +1,6 @@
 //! Revocation lists (CVE-2026-59818: a list that one listener ignored).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     reason = "a helper of a test that fails is a test that fails"
 )]

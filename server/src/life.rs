@@ -176,6 +176,9 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
     if let Some(tls) = &tls {
         metrics.certificate_expires(tls.tls.report().not_after);
     }
+    if let Some(tls) = &node.cluster.tls {
+        tls::peers_expire(&tls.listener().report(), &metrics);
+    }
 
     let persister = Arc::new(Persister::new());
     let mut cores = Vec::new();

@@ -3,7 +3,7 @@
 use crate::metrics::Metrics;
 use holdfast_certs::{
     ClientAuth, CrlExpiry, CrlUnknown, EkuPolicy, IssueError, PeerPolicy, PeerTls, PeerTlsSettings,
-    Polled, ServerTls, ServerTlsSettings, TlsError, TlsVersion,
+    Polled, Reloaded, ServerTls, ServerTlsSettings, TlsError, TlsVersion,
 };
 use holdfast_config::{CertificateFiles, Config, Host, Profile, TransportSecurity};
 use std::path::PathBuf;
@@ -180,12 +180,21 @@ pub(crate) fn poll_peers(tls: &PeerTls, metrics: &Metrics) {
                 "reloaded TLS files for other members"
             );
             metrics.certificates_reloaded(true);
+            peers_expire(&report, metrics);
         }
         Polled::Failed(error) => {
             tracing::error!(%error, "cannot reload TLS files for other members; the ones in use stay");
             metrics.certificates_reloaded(false);
         }
     }
+}
+
+/// Shows when the certificates between members end that are in use now.
+pub(crate) fn peers_expire(report: &Reloaded, metrics: &Metrics) {
+    let (client, ca) = (report.outgoing_not_after, report.ca_not_after);
+    metrics
+        .peers()
+        .certificates_expire(report.not_after, client, ca);
 }
 
 fn version(version: holdfast_config::TlsVersion) -> TlsVersion {
@@ -241,3 +250,6 @@ fn host(url: &holdfast_config::ListenUrl) -> Option<String> {
         holdfast_config::Place::Socket { .. } => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

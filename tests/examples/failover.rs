@@ -3,9 +3,8 @@
 //! `cargo run -p holdfast-tests --example failover -- <server binary> [kill|terminate] [rounds] [clients] [tls]`; both etcd and Holdfast
 //! can be given. Prints each gap and, last, the median and the longest, in milliseconds.
 
-#![allow(clippy::print_stdout, reason = "a program for the command line")]
-#![allow(
-    clippy::unwrap_used,
+#![expect(clippy::print_stdout, reason = "a program for the command line")]
+#![expect(
     clippy::expect_used,
     clippy::panic,
     reason = "a measurement that fails has no result"

@@ -5,7 +5,7 @@
 //! names its binary: that is how the tests themselves are checked. Tests of what only Holdfast does start with
 //! [`holdfast_only`].
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

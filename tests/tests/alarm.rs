@@ -1,6 +1,6 @@
 //! The quota and the alarms (behaviour §3.10).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

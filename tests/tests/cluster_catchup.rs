@@ -1,9 +1,8 @@
 //! A member that was away for longer than the log is kept gets a snapshot, and whoever watches there must not notice more than
 //! that it took a while.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

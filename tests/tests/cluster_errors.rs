@@ -1,9 +1,8 @@
 //! What clients are told while there is no leader, and how alarms go through the cluster.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,8 +1,7 @@
 //! Leases on three members: every call on each member, and no lease ends early because a leader did.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

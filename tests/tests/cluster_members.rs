@@ -1,9 +1,8 @@
 //! Who is in the cluster: list, add, learners, promotion, removal, other URLs, other leaders, restarts in turn.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

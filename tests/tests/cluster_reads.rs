@@ -1,11 +1,5 @@
 //! Three members: every call works on each of them, and what one answered all others know.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{
     PATIENCE, Raw, RawWatch, bad_token,

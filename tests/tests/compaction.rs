@@ -1,11 +1,5 @@
 //! Compaction (behaviour §3.6).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 use etcd_client::{CompactionOptions, GetOptions, WatchOptions};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{

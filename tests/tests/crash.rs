@@ -2,9 +2,8 @@
 //!
 //! `HOLDFAST_CRASH_ROUNDS` sets the number of rounds (20; 200 with `HOLDFAST_FULL=1`), `HOLDFAST_SEED` repeats the moments.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

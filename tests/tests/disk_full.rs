@@ -2,12 +2,6 @@
 //!
 //! The disk is a tmpfs of 160 MiB, which only root can mount; others skip the test.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{
     Server, ServerOptions, SmallDisk,

@@ -1,8 +1,7 @@
 //! HTTP on the client port and on `--listen-metrics-urls` (behaviour §1.13, §5.1).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

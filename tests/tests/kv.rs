@@ -1,8 +1,7 @@
 //! Revisions, Put and DeleteRange (behaviour §3.1, §3.4).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

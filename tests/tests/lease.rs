@@ -1,11 +1,5 @@
 //! Leases (behaviour §3.8).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 use etcd_client::{LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{

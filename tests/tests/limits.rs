@@ -3,9 +3,8 @@
 //! `HOLDFAST_FULL=1` runs the full sizes. Each test prints the peak of the server's resident memory. A debug build is measured
 //! by the same bounds: they are there to catch what grows without end, not to weigh bytes.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

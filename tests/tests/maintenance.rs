@@ -1,6 +1,6 @@
 //! Maintenance, the member list and health (behaviour §1.7, §1.8, §1.11, §3.12).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

@@ -7,7 +7,7 @@
 //! One loss can not be told from a write that never was acknowledged: that of the end of the log, when nothing valid follows
 //! the damage. It is allowed only where the server says what it cut, and only of the last record unless the file was cut short.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

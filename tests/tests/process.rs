@@ -1,6 +1,6 @@
 //! The process: how supervisors start, watch and stop it (behaviour §6), and what it refuses to start on.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

@@ -2,9 +2,8 @@
 //!
 //! It listens on etcd's own ports; where something else has them, the test is skipped.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

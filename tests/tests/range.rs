@@ -1,8 +1,7 @@
 //! Range (behaviour §3.2).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,8 +1,7 @@
 //! RangeStream (behaviour §3.3).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

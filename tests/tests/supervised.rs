@@ -1,11 +1,5 @@
 //! The ways in which supervisors and old unit files configure a server, and what they hear from it (behaviour §4.1, §6).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code: a panic is the report of a failure"
-)]
-
 use holdfast_tests::{
     Server, ServerOptions, eventually, free_port, server_binary,
     wire::{get, put},

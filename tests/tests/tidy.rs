@@ -2,9 +2,8 @@
 //!
 //! Reads the manifests and the tracked files of this workspace; runs no server.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

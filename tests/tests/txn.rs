@@ -1,6 +1,6 @@
 //! Transactions: compares, arms and what their operations see (behaviour §3.5).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

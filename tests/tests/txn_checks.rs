@@ -1,7 +1,6 @@
 //! What transactions refuse (behaviour §3.5).
 
-#![allow(
-    clippy::unwrap_used,
+#![expect(
     clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]

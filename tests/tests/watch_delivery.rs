@@ -1,8 +1,7 @@
 //! Watches: which events come, in which order and in which answers (behaviour §3.7).
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -1,7 +1,6 @@
 //! Progress of watches, asked for and by itself (behaviour §3.7), and the way Kubernetes watches (§6.3).
 
-#![allow(
-    clippy::unwrap_used,
+#![expect(
     clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]

@@ -1,10 +1,13 @@
 //! Series about other members, under etcd's names where it has them. Members are named by their ids in hexadecimal, as etcd does.
 
+use super::process::unix_seconds;
 use super::series::{Registrar, doubling};
 use parking_lot::Mutex;
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{
+    GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Traffic with other members. Clones are the same.
 #[derive(Clone)]
@@ -32,6 +35,7 @@ struct All {
     dropped: IntCounterVec,
     refused: IntCounterVec,
     connections: IntGauge,
+    certificate_not_after: GaugeVec,
     /// The label of this member, once it is known.
     local: Mutex<String>,
 }
@@ -145,6 +149,11 @@ impl PeerMetrics {
                 "holdfast_peer_connections_open",
                 "Connections on the peer listeners, those in their handshake included.",
             ),
+            certificate_not_after: r.float_gauges(
+                "holdfast_peer_certificate_not_after_seconds",
+                "End of validity of the certificates between members, seconds since 1970: that of the server, of the client, the first of the CAs.",
+                &["certificate"],
+            ),
             local: Mutex::default(),
         };
         PeerMetrics { all: Arc::new(all) }
@@ -247,6 +256,22 @@ impl PeerMetrics {
     /// It ended.
     pub(crate) fn connection_closed(&self) {
         self.all.connections.dec();
+    }
+
+    /// The certificates between members that are in use end then: the one to serve with, the one to dial with, the first of the CAs.
+    /// What there is none of has no series.
+    pub(crate) fn certificates_expire(
+        &self,
+        server: SystemTime,
+        client: Option<SystemTime>,
+        ca: Option<SystemTime>,
+    ) {
+        for (label, at) in [("server", Some(server)), ("client", client), ("ca", ca)] {
+            if let Some(at) = at {
+                let series = self.all.certificate_not_after.with_label_values(&[label]);
+                series.set(unix_seconds(at));
+            }
+        }
     }
 
     /// A snapshot to a member begins.

@@ -84,6 +84,7 @@ const EXPORTED: &[(&str, &str)] = &[
     ("holdfast_password_waiting_seconds", "histogram"),
     ("holdfast_passwords_hashed_total", "counter"),
     ("holdfast_passwords_waiting", "gauge"),
+    ("holdfast_peer_certificate_not_after_seconds", "gauge"),
     ("holdfast_peer_connections_open", "gauge"),
     ("holdfast_raft_messages_refused_total", "counter"),
     ("holdfast_raft_read_rounds_total", "counter"),
@@ -132,6 +133,8 @@ fn names_and_types_are_etcds() {
     metrics.health_check("livez", "serializable_read", true);
     metrics.features(&FeatureGates::default());
     metrics.certificates_reloaded(true);
+    let ends = SystemTime::now();
+    metrics.peers().certificates_expire(ends, None, None);
     metrics.connection_refused("too_many");
     metrics.handshake_failed("timeout");
     metrics.promoted(Some("member not found"));

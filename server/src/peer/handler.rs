@@ -57,9 +57,6 @@ pub(crate) trait PeerHandler: Send + Sync + 'static {
     /// Sums of this member's state.
     fn hash(&self, from: u64, request: HashAt) -> Reply<'_, Hashes>;
 
-    /// Hands leadership over to a member.
-    fn move_leader(&self, from: u64, target: u64) -> Reply<'_, ()>;
-
     /// What a new member asks.
     fn describe(&self) -> Description;
 }

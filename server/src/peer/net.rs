@@ -423,31 +423,6 @@ impl PeerNet {
         })
     }
 
-    /// Asks the leader to hand leadership over to `target`.
-    ///
-    /// # Errors
-    /// There is no answer within `deadline`, or it is an error.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "a client is told to ask the leader itself, as by etcd"
-        )
-    )]
-    pub(crate) async fn move_leader(
-        &self,
-        to: u64,
-        target: u64,
-        deadline: Duration,
-    ) -> Result<(), CallError> {
-        let message = pb::MoveLeaderRequest {
-            hello: Some(self.shared.me.hello(to)),
-            target,
-        };
-        let pb::MoveLeaderResponse {} = self.call(to, "MoveLeader", &message, deadline).await?;
-        Ok(())
-    }
-
     /// One call on the connection that our stream is on, once it is up.
     async fn call<T: Message + Default>(
         &self,

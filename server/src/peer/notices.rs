@@ -1,11 +1,11 @@
-//! Which lines about others are written: news, and of strangers' doings not more than a few each second.
+//! Which lines about others are written: news, and of strangers' doings and of snapshots not more than a few each second.
 
 use super::hello::Refusal;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Lines per second about those who are no members.
+/// Lines per second about what others can do as often as they like.
 const LINES_PER_SECOND: u32 = 10;
 /// Ids whose last refusal is remembered. More than there are members; ids that others invent share what is left.
 const REMEMBERED_MAX: usize = 128;

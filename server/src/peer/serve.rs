@@ -289,12 +289,6 @@ impl Served {
                 }
                 Ok(answer(&handler.describe().to_wire()))
             }
-            Some("MoveLeader") => {
-                let message: pb::MoveLeaderRequest = one(frames).await?;
-                let from = self.introduced(message.hello)?.from;
-                handler.move_leader(from, message.target).await?;
-                Ok(answer(&pb::MoveLeaderResponse {}))
-            }
             _ => Err(Status::unimplemented(
                 "members offer each other no such call",
             )),

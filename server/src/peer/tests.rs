@@ -22,6 +22,9 @@ use tonic::Status;
 /// How long anything that must happen may take. Generous: debug binaries share two cores with others.
 const SOON: Duration = Duration::from_secs(20);
 
+/// The tenant for whose hash a member is asked in vain.
+const NO_ANSWER: u32 = 8;
+
 /// What a handler was told.
 #[derive(Debug, PartialEq)]
 enum Told {
@@ -108,6 +111,9 @@ impl PeerHandler for Recorder {
 
     fn hash(&self, _: u64, at: HashAt) -> Reply<'_, Hashes> {
         Box::pin(async move {
+            if at.tenant == NO_ANSWER {
+                std::future::pending::<()>().await;
+            }
             Ok(Hashes {
                 hash: 7,
                 hash_revision: at.revision,
@@ -115,16 +121,6 @@ impl PeerHandler for Recorder {
                 auth_hash: 8,
                 applied_index: 9,
             })
-        })
-    }
-
-    fn move_leader(&self, _: u64, target: u64) -> Reply<'_, ()> {
-        Box::pin(async move {
-            match target {
-                // Never answers.
-                0 => std::future::pending().await,
-                _ => Ok(()),
-            }
         })
     }
 

@@ -161,6 +161,9 @@ pub(super) fn clear(dir: &Path, current: u64) -> Result<u64, OpenError> {
     if current != 0 && has_first(dir).map_err(OpenError::io(dir))? {
         stale.push(0);
     }
+    if !stale.is_empty() {
+        tracing::info!(path = %dir.display(), generations = ?stale, "removing contents of the store that are not in use");
+    }
     for generation in stale {
         discard(dir, generation);
     }
@@ -171,8 +174,9 @@ pub(super) fn clear(dir: &Path, current: u64) -> Result<u64, OpenError> {
 pub(super) fn discard(dir: &Path, generation: u64) {
     let path = home(dir, generation);
     match remove(dir, generation) {
+        // No line of info: it happens after each snapshot that is not taken, and others decide how many those are.
         Ok(()) => {
-            tracing::info!(path = %path.display(), generation, "removed contents of the store that are not in use")
+            tracing::debug!(path = %path.display(), generation, "removed contents of the store that are not in use")
         }
         Err(error) => {
             tracing::warn!(path = %path.display(), generation, %error, "contents of the store that are not in use could not be removed")

@@ -4,10 +4,9 @@
 //! `HOLDFAST_FAULT_SECONDS` sets how long the faults of each test go on (12; 600 with `HOLDFAST_FULL=1`), in rounds of at most a
 //! minute with a new cluster each. `HOLDFAST_SEED` repeats the choice of faults, `HOLDFAST_FAULT` makes all of them the one kind.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 

@@ -3,7 +3,7 @@
 //! The etcd is `ETCD_BIN`, or `etcd` on `PATH`. Without one the test is skipped, except in CI (`CI=true`), where that is a
 //! failure. `HOLDFAST_SEED` runs one program again; `HOLDFAST_DIFFERENTIAL_PROGRAMS` sets how many are run.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

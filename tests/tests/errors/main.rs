@@ -1,6 +1,6 @@
 //! The error catalogue (behaviour §2): every row that a single node can produce, produced through a client.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "test code: a panic is the report of a failure"

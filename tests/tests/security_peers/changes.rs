@@ -122,10 +122,6 @@ async fn calls_are_bounded() {
         member: target.ids[1],
         command: vec![0; (1 << 20) + 1].into(),
     };
-    let move_leader = pb::MoveLeaderRequest {
-        hello: hello.clone(),
-        target: 99,
-    };
     let calls = [
         (keep_alive(1, b"", Vec::new()), &[3][..]),
         (keep_alive(1, b"", vec![1; 1_025]), &[3]),
@@ -138,7 +134,6 @@ async fn calls_are_bounded() {
         (hash(99, 0), &[5]),
         (hash(1, i64::MAX), &[9, 11]),
         (("ChangeMembers", frame(&change)), &[3, 8]),
-        (("MoveLeader", frame(&move_leader)), &[9]),
     ];
     for ((method, body), codes) in calls {
         let bytes = body.len();

@@ -4,6 +4,7 @@ use crate::attacker::{Line, Target, frame, framed};
 use holdfast_proto::peer as pb;
 use holdfast_tests::{PATIENCE, cluster::ClusterOptions, eventually, holdfast_only};
 use prost::Message;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 fn first(hello: pb::Hello) -> pb::MessageBatch {
     pb::MessageBatch {
@@ -53,15 +54,8 @@ async fn refused_in_all(target: &Target, line: &mut Line, hello: &pb::Hello, rea
         (
             "Hash",
             frame(&pb::HashRequest {
-                hello: hello.clone(),
-                ..pb::HashRequest::default()
-            }),
-        ),
-        (
-            "MoveLeader",
-            frame(&pb::MoveLeaderRequest {
                 hello,
-                target: target.ids[1],
+                ..pb::HashRequest::default()
             }),
         ),
     ];
@@ -286,4 +280,17 @@ async fn fields_that_nobody_knows_are_passed_over() {
     talk.say(framed(&bytes)).await.unwrap();
     assert!(talk.hear().await.unwrap().is_some());
     target.serves("an unknown field").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_shows_from_its_start_when_its_certificates_end() {
+    holdfast_only!();
+    let target = Target::start().await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    for certificate in ["server", "client", "ca"] {
+        let series =
+            format!("holdfast_peer_certificate_not_after_seconds{{certificate=\"{certificate}\"}}");
+        let ends = target.sample(0, &series).await;
+        assert!(ends > now.as_secs_f64(), "{certificate}: {ends}");
+    }
 }

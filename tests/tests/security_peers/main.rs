@@ -16,5 +16,5 @@ mod snapshots;
 mod strangers;
 /// The messages in bytes: the fuzz target has the same need of wrong ones.
 #[path = "../../../fuzz/src/targets/peer_messages/wire.rs"]
-#[allow(dead_code, reason = "the fuzz target makes more of it")]
+#[expect(dead_code, reason = "the fuzz target makes more of it")]
 mod wire;

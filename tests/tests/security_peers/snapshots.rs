@@ -63,6 +63,12 @@ impl Stream {
 async fn send(target: &Target, to: usize, message: &Raft, stream: &[u8]) -> Result<Answer, String> {
     let certificate = target.member_certificate(STOLEN);
     let mut line = target.line(to, &certificate).await.unwrap();
+    let body = body(target, to, message, stream);
+    line.call("InstallSnapshot", body).await
+}
+
+/// All that a call has to say.
+fn body(target: &Target, to: usize, message: &Raft, stream: &[u8]) -> Vec<u8> {
     let mut body = frame(&pb::SnapshotPiece {
         hello: Some(target.hello(STOLEN, to)),
         message: message.encode().into(),
@@ -78,7 +84,7 @@ async fn send(target: &Target, to: usize, message: &Raft, stream: &[u8]) -> Resu
         last: true,
         ..pb::SnapshotPiece::default()
     }));
-    line.call("InstallSnapshot", body).await
+    body
 }
 
 /// The message of a snapshot of all members.
@@ -99,7 +105,16 @@ async fn term(target: &Target, index: usize) -> u64 {
     target.raw(index).status().await.unwrap().raft_term
 }
 
-/// It is refused, said so in the log, and all go on with what they had.
+/// Snapshots of the member whose key was stolen that a member has not taken.
+async fn failures(target: &Target, to: usize) -> f64 {
+    let series = format!(
+        "etcd_network_snapshot_receive_failures{{From=\"{:x}\"}}",
+        target.ids[STOLEN]
+    );
+    target.sample(to, &series).await
+}
+
+/// It is refused and counted, and all go on with what they had.
 async fn is_refused(
     target: &mut Target,
     to: usize,
@@ -108,7 +123,7 @@ async fn is_refused(
     codes: &[u32],
     what: &str,
 ) {
-    let mark = target.cluster.member(to).log().len();
+    let before = failures(target, to).await;
     let sent = tokio::time::timeout(PATIENCE, send(target, to, message, stream)).await;
     match sent {
         Ok(Ok(answer)) => assert!(codes.contains(&answer.code), "{what}: {answer:?}"),
@@ -116,10 +131,7 @@ async fn is_refused(
         Err(_) => panic!("{what}: no answer"),
     }
     target.serves(what).await;
-    let log = target.cluster.member(to).log().clone();
-    let look = move || log.wait_after(mark, "did not take a snapshot", PATIENCE);
-    let said = tokio::task::spawn_blocking(look).await.unwrap();
-    assert!(said.is_some(), "{what} in the log");
+    assert_eq!(failures(target, to).await, before + 1.0, "{what}");
     let found = target.raw(to).range(get("kept")).await.unwrap();
     assert_eq!(found.kvs[0].value, "kept", "{what}");
 }
@@ -185,11 +197,6 @@ async fn old_foreign_and_damaged_snapshots_are_refused() {
     }
     let longer = [&moved.0[..], &[0; 9]].concat();
     is_refused(&mut target, to, &far, &longer, &[3], "one that is longer").await;
-    let failures = format!(
-        "etcd_network_snapshot_receive_failures{{From=\"{:x}\"}}",
-        target.ids[STOLEN]
-    );
-    assert!(target.sample(to, &failures).await >= 10.0);
     // Streams that break off.
     let certificate = target.member_certificate(STOLEN);
     for pieces in [0, 1] {
@@ -214,6 +221,49 @@ async fn old_foreign_and_damaged_snapshots_are_refused() {
     target.serves("broken streams").await;
     target.cluster.restart(STOLEN);
     target.serves("the return of the right one").await;
+}
+
+/// Who sends snapshots without pause that are not taken fills no log with that. Each is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_bad_snapshots_fills_no_log() {
+    const ROUNDS: usize = 150;
+    holdfast_only!();
+    let mut target = Target::start().await;
+    let new = Stream::of(&target, 0).await;
+    target.cluster.kill(STOLEN);
+    let to = target.cluster.follower().await;
+    let term = term(&target, to).await;
+    let (ahead, of) = (new.index() + 1_000, new.number(1));
+    let moved = new.with(0, ahead);
+    let far = message(&target, to, term + 1, ahead, of);
+    let elsewhere = message(&target, to, term + 1, ahead + 1, of);
+    let usurped = message(&target, to, term, ahead, of);
+    let damaged = &moved.0[..moved.0.len() - 1];
+    // Refused at the first look, in the midst, and after all was read.
+    let kinds = [(&usurped, damaged), (&far, damaged), (&elsewhere, &moved.0)];
+    let bodies = kinds.map(|(message, stream)| body(&target, to, message, stream));
+    let before = failures(&target, to).await;
+    let log = target.cluster.member(to).log().clone();
+    let mark = log.len();
+    let began = std::time::Instant::now();
+    let certificate = target.member_certificate(STOLEN);
+    let mut line = target.line(to, &certificate).await.unwrap();
+    for _ in 0..ROUNDS {
+        for body in &bodies {
+            let call = line.call("InstallSnapshot", body.clone());
+            let answer = tokio::time::timeout(PATIENCE, call).await.unwrap().unwrap();
+            assert_eq!(answer.code, 3, "{answer:?}");
+        }
+    }
+    let sent = (ROUNDS * bodies.len()) as f64;
+    assert_eq!(failures(&target, to).await - before, sent);
+    let lines = log.len() - mark;
+    let most = 50 + 10 * (began.elapsed().as_secs() as usize + 1);
+    assert!(lines < most, "{lines} lines in {:?}", began.elapsed());
+    let look = move || log.wait_after(mark, "did not take a snapshot", PATIENCE);
+    let said = tokio::task::spawn_blocking(look).await.unwrap();
+    assert!(said.is_some(), "not a word in the log");
+    target.serves("a flood").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,7 +57,6 @@ fn calls_are_answered() {
         };
         let hashes = net.hash(2, at, SOON).await.expect("an answer");
         assert_eq!((hashes.hash_revision, hashes.applied_index), (17, 9));
-        net.move_leader(2, 3, SOON).await.expect("an answer");
     });
 }
 
@@ -65,15 +64,19 @@ fn calls_are_answered() {
 fn a_call_has_a_deadline_and_a_member() {
     let [one, _two] = pair([plain(), plain()]);
     let soon = Duration::from_millis(100);
+    let at = |tenant| HashAt {
+        tenant,
+        revision: 17,
+    };
     client(async {
-        let silent = one.net.move_leader(2, 0, soon).await;
+        let silent = one.net.hash(2, at(NO_ANSWER), soon).await;
         assert!(matches!(silent, Err(CallError::Deadline)));
-        let nobody = one.net.move_leader(5, 1, soon).await;
+        let nobody = one.net.hash(5, at(0), soon).await;
         assert!(matches!(nobody, Err(CallError::Unreachable(_))));
         // One that cannot be reached.
         let urls = vec!["http://127.0.0.1:1".to_owned()];
         one.net.set_members(&[PeerAddress { id: 3, urls }]);
-        let away = one.net.move_leader(3, 1, soon).await;
+        let away = one.net.hash(3, at(0), soon).await;
         assert!(matches!(away, Err(CallError::Deadline)));
     });
 }

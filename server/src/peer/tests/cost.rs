@@ -63,9 +63,6 @@ impl PeerHandler for Echo {
     fn hash(&self, from: u64, at: HashAt) -> Reply<'_, Hashes> {
         self.inner.hash(from, at)
     }
-    fn move_leader(&self, from: u64, target: u64) -> Reply<'_, ()> {
-        self.inner.move_leader(from, target)
-    }
     fn describe(&self) -> Description {
         self.inner.describe()
     }

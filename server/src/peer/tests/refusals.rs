@@ -123,7 +123,6 @@ fn another_protocol_in_every_call() {
             pb::ChangeMembersResponse
         );
         refused!("Hash", HashRequest, pb::HashResponse);
-        refused!("MoveLeader", MoveLeaderRequest, pb::MoveLeaderResponse);
         let request = pb::DescribeRequest { protocol: 2 };
         let answer: Result<pb::DescribeResponse, _> = connection
             .requests
