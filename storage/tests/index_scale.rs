@@ -7,7 +7,7 @@
 )]
 
 use holdfast_storage::Revision;
-use holdfast_storage::mvcc::{KeySpan, Mvcc, RowHeader};
+use holdfast_storage::mvcc::{KeySpan, Mvcc, RowHeader, Version, View};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -94,9 +94,7 @@ fn a_large_index_agrees_with_an_ordered_map() {
     held.push((restored.snapshot(), model));
     for (snapshot, model) in &held {
         let at = snapshot.revision();
-        let pair = |(key, version): (&[u8], holdfast_storage::mvcc::Version)| {
-            (key.to_vec(), version.modified.main)
-        };
+        let pair = |(key, version): (&[u8], Version)| (key.to_vec(), version.modified.main);
         assert!(
             snapshot
                 .range_at(KeySpan::ALL, at)
@@ -135,6 +133,51 @@ fn a_large_index_agrees_with_an_ordered_map() {
         a.range_at(KeySpan::ALL, at).count() as u64
     );
     assert!(a.history_at_compaction(at).eq(b.history_at_compaction(at)));
+}
+
+/// Histories of real length: beyond what stands in a leaf, and of several levels.
+#[test]
+fn long_histories_agree_with_lists() {
+    let mut mvcc = Mvcc::new();
+    let mut versions: BTreeMap<Vec<u8>, Vec<(i64, Option<Version>)>> = BTreeMap::new();
+    let mut sequence = Sequence(3);
+    let mut held = Vec::new();
+    let agree = |mvcc: View<'_>, versions: &BTreeMap<Vec<u8>, Vec<(i64, Option<Version>)>>| {
+        for at in (mvcc.compacted().max(0)..=mvcc.revision()).step_by(61) {
+            for (key, versions) in versions {
+                let end = versions.partition_point(|(main, _)| *main <= at);
+                let expected = end.checked_sub(1).and_then(|last| versions[last].1);
+                assert_eq!(mvcc.get_at(key, at), expected, "at {at}");
+            }
+        }
+    };
+    for step in 0..120_000i64 {
+        // Half of the changes are of one key.
+        let key = key(sequence.next(40).saturating_sub(20));
+        if step % 97 == 96 {
+            for deleted in mvcc.begin().delete_range(KeySpan::point(&key)) {
+                let deletion = (deleted.revision.main, None);
+                versions.entry(key.clone()).or_default().push(deletion);
+            }
+        } else {
+            let lease = if step % 10 == 9 { i64::MAX - step } else { 0 };
+            let main = mvcc.begin().put(&key, lease).revision.main;
+            versions
+                .entry(key.clone())
+                .or_default()
+                .push((main, mvcc.get(&key)));
+        }
+        if step % 40_000 == 39_999 {
+            agree(mvcc.view(), &versions);
+            held.push((mvcc.snapshot(), versions.clone()));
+            mvcc.compact(mvcc.revision() - 20_000).unwrap();
+            while !mvcc.prune(1_000).done {}
+        }
+    }
+    agree(mvcc.view(), &versions);
+    for (snapshot, versions) in &held {
+        agree(snapshot.view(), versions);
+    }
 }
 
 fn resident_bytes() -> usize {

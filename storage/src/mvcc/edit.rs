@@ -3,14 +3,11 @@
 use super::Deleted;
 use super::keys::separator;
 use super::node::{Child, INNER_MAX, Inner, LEAF_MAX, Leaf, Node, Summary};
-use super::version::{Entry, Version};
+use super::version::Version;
 use crate::Revision;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Entries taken in advance when a leaf grows; doubling would leave a quarter of the memory unused on average.
-const SPARE_ENTRIES: usize = 8;
 
 /// What a put did.
 pub(super) struct Inserted {
@@ -87,19 +84,16 @@ impl Child {
         }
         match &mut self.node {
             Node::Leaf(leaf) => {
-                if !leaf.entries[window.clone()]
-                    .iter()
-                    .any(|entry| entry.current.alive())
-                {
+                if !window.clone().any(|at| leaf.entries.alive(at)) {
                     return;
                 }
                 let leaf = Arc::make_mut(leaf);
                 for at in window {
-                    let entry = &mut leaf.entries[at];
-                    let Some(previous) = entry.current.if_alive() else {
+                    let Some(previous) = leaf.entries.current(at).if_alive() else {
                         continue;
                     };
-                    let due = entry.supersede(Version::tombstone(*next));
+                    let tombstone = Version::tombstone(*next);
+                    let due = leaf.entries.supersede(at, &previous, &tombstone);
                     deleted.push(Deleted {
                         key: Bytes::copy_from_slice(leaf.keys.get(at)),
                         revision: *next,
@@ -132,10 +126,9 @@ impl Leaf {
     fn insert(&mut self, key: &[u8], modified: Revision, lease: i64) -> Inserted {
         match self.keys.search(key) {
             Ok(at) => {
-                let entry = &mut self.entries[at];
-                let before = entry.current;
+                let before = self.entries.current(at);
                 let version = Version::following(Some(&before), modified, lease);
-                let due = entry.supersede(version);
+                let due = self.entries.supersede(at, &before, &version);
                 Inserted {
                     version,
                     previous: before.if_alive(),
@@ -146,11 +139,8 @@ impl Leaf {
             }
             Err(at) => {
                 let version = Version::following(None, modified, lease);
-                if self.entries.len() == self.entries.capacity() {
-                    self.entries.reserve_exact(SPARE_ENTRIES);
-                }
                 self.keys.insert(at, key);
-                self.entries.insert(at, Entry::new(version));
+                self.entries.insert(at, &version);
                 let split = self.split_if_full(at);
                 Inserted {
                     version,
@@ -185,7 +175,6 @@ impl Leaf {
             keys: self.keys.split_off(at),
             entries: self.entries.split_off(at),
         };
-        self.entries.shrink_to(at + SPARE_ENTRIES);
         (
             separator(self.keys.get(at - 1), right.keys.get(0)).into(),
             right,

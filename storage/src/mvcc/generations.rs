@@ -23,6 +23,8 @@ pub struct Generations<'a> {
     at: usize,
     /// The version of the current key that was given last.
     last: Option<Revision>,
+    /// Versions of the current key after that one, newest first: as many as were decoded at once.
+    next: Vec<Version>,
     compacted: i64,
     until: i64,
 }
@@ -43,6 +45,7 @@ impl<'a> Generations<'a> {
                         leaf,
                         at: 0,
                         last: None,
+                        next: Vec::new(),
                         compacted,
                         until,
                     };
@@ -70,21 +73,25 @@ impl<'a> Generations<'a> {
     }
 
     /// The version of the current key that comes after `last`.
-    fn following(&self) -> Option<Version> {
-        let entry = &self.leaf.entries[self.at];
-        let next = match self.last {
-            Some(last) => entry.first_after(last),
-            None => entry
-                .newest_at(self.compacted.min(self.until))
-                .filter(|version| version.alive() || version.modified.main >= self.compacted)
-                .or_else(|| {
-                    entry.first_after(Revision {
-                        main: self.compacted,
-                        sub: u32::MAX,
-                    })
-                }),
-        };
-        next.filter(|version| version.modified.main <= self.until)
+    fn following(&mut self) -> Option<Version> {
+        let (entries, at) = (&self.leaf.entries, self.at);
+        if self.last.is_none() {
+            self.next.clear();
+            let base = entries
+                .newest_at(at, self.compacted.min(self.until))
+                .filter(|version| version.alive() || version.modified.main >= self.compacted);
+            self.next.extend(base);
+        }
+        if self.next.is_empty() {
+            let after = self.last.unwrap_or(Revision {
+                main: self.compacted,
+                sub: u32::MAX,
+            });
+            entries.after(at, after, &mut self.next);
+        }
+        self.next
+            .pop()
+            .filter(|version| version.modified.main <= self.until)
     }
 }
 

@@ -3,6 +3,7 @@
 //! No allocation, pointer or reference count per key: that is less memory than a shared slice each (30 bytes less), a search
 //! stays in a few neighbouring cache lines, and copying a node beside a snapshot is a copy of bytes.
 
+use super::history::rounded;
 use super::node::{INNER_MAX, LEAF_MAX};
 use super::prune::SCARCE;
 use std::cmp::Ordering;
@@ -15,13 +16,10 @@ const PACKED_MAX: usize = 256;
 
 /// A node holds one key more than its maximum before it is split, and a quarter more while it is joined with a scarce
 /// neighbour.
-const CAPACITY: usize = 80;
+pub(super) const CAPACITY: usize = 80;
 const _: () =
     assert!(LEAF_MAX + LEAF_MAX / SCARCE <= CAPACITY && INNER_MAX + INNER_MAX / SCARCE <= CAPACITY);
 const _: () = assert!(CAPACITY * PACKED_MAX <= u16::MAX as usize);
-
-/// Spare bytes taken when the buffer grows; doubling would waste a quarter of it on average.
-const SPARE_BYTES: usize = 192;
 
 /// Keys in ascending order, addressed by position.
 #[derive(Clone, Debug)]
@@ -90,8 +88,10 @@ impl Keys {
     pub(super) fn insert(&mut self, position: usize, key: &[u8]) {
         let packed = if key.len() > PACKED_MAX { &[][..] } else { key };
         let start = self.start(position);
-        if self.bytes.len() + packed.len() > self.bytes.capacity() {
-            self.bytes.reserve_exact(packed.len() + SPARE_BYTES);
+        let len = self.bytes.len() + packed.len();
+        if len > self.bytes.capacity() {
+            // Doubling would waste a quarter of the buffer on average.
+            self.bytes.reserve_exact(rounded(len) - self.bytes.len());
         }
         self.bytes.splice(start..start, packed.iter().copied());
         self.ends.copy_within(position..self.len, position + 1);
@@ -153,7 +153,7 @@ impl Keys {
             *other -= position as u16;
         }
         self.len = position;
-        self.bytes.shrink_to(start + SPARE_BYTES);
+        self.bytes.shrink_to(rounded(start));
         right
     }
 

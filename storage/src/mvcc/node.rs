@@ -4,8 +4,8 @@
 //! copies it otherwise, so a snapshot is a clone of the root. The sums over each subtree stand in its parent, beside the
 //! pointer: a count never touches the nodes it counts.
 
+use super::entries::Entries;
 use super::keys::Keys;
-use super::version::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) struct Summary {
     pub(super) live: usize,
     /// The greatest `main` at which a key was changed. At or above it the current versions are the visible ones.
     pub(super) newest: i64,
-    /// The least compaction mark at which something here is garbage ([`Entry::due`]).
+    /// The least compaction mark at which something here is garbage ([`Entries::due`]).
     pub(super) due: i64,
 }
 
@@ -67,7 +67,7 @@ pub(super) enum Node {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Leaf {
     pub(super) keys: Keys,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Entries,
 }
 
 /// One child at least, two at least in the root.
@@ -81,12 +81,12 @@ pub(super) struct Inner {
 
 impl Leaf {
     pub(super) fn summary(&self) -> Summary {
-        self.entries.iter().fold(Summary::EMPTY, |sum, entry| {
+        (0..self.entries.len()).fold(Summary::EMPTY, |sum, at| {
             sum.add(Summary {
                 keys: 1,
-                live: usize::from(entry.current.alive()),
-                newest: entry.current.modified.main,
-                due: entry.due(),
+                live: usize::from(self.entries.alive(at)),
+                newest: self.entries.newest(at),
+                due: self.entries.due(at),
             })
         })
     }
@@ -143,12 +143,13 @@ impl Child {
         self.sum.live
     }
 
-    pub(super) fn find(&self, key: &[u8]) -> Option<&Entry> {
+    /// The leaf with `key`, and where in it the key is.
+    pub(super) fn find(&self, key: &[u8]) -> Option<(&Leaf, usize)> {
         let mut node = &self.node;
         loop {
             match node {
                 Node::Inner(inner) => node = &inner.children[inner.child_of(key)].node,
-                Node::Leaf(leaf) => return leaf.entries.get(leaf.keys.search(key).ok()?),
+                Node::Leaf(leaf) => return Some((leaf, leaf.keys.search(key).ok()?)),
             }
         }
     }
@@ -185,9 +186,8 @@ impl Child {
             return self.sum.live;
         }
         match &self.node {
-            Node::Leaf(leaf) => leaf.entries[window]
-                .iter()
-                .filter(|entry| entry.at(at).is_some())
+            Node::Leaf(leaf) => window
+                .filter(|position| leaf.entries.at(*position, at).is_some())
                 .count(),
             Node::Inner(inner) => {
                 let mut before = 0;
@@ -229,12 +229,12 @@ impl Child {
             Node::Leaf(leaf) => {
                 assert_eq!(self.sum, leaf.summary());
                 assert_eq!(leaf.keys.len(), leaf.entries.len());
-                assert!(leaf.entries.len() <= LEAF_MAX && (root || !leaf.entries.is_empty()));
+                assert!(leaf.entries.len() <= LEAF_MAX && (root || leaf.entries.len() > 0));
                 let keys: Vec<&[u8]> = (0..leaf.keys.len()).map(|at| leaf.keys.get(at)).collect();
                 assert!(keys.is_sorted_by(|a, b| a < b));
                 assert!(keys.iter().all(|key| low.is_none_or(|low| low <= *key)));
                 assert!(keys.iter().all(|key| high.is_none_or(|high| *key < high)));
-                let versions = leaf.entries.iter().map(Entry::check).sum();
+                let versions = leaf.entries.check();
                 (0, (versions, keys.iter().map(|key| key.len()).sum()))
             }
             Node::Inner(inner) => {

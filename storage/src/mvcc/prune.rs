@@ -68,7 +68,10 @@ impl Leaf {
     fn prune(&mut self, pass: &mut Pass) {
         let mut at = 0;
         while at < self.entries.len() {
-            if self.entries[at].prune(pass.mark, pass.limit, &mut pass.dropped) {
+            if self
+                .entries
+                .prune(at, pass.mark, pass.limit, &mut pass.dropped)
+            {
                 pass.key_bytes += self.keys.get(at).len();
                 self.entries.remove(at);
                 self.keys.remove(at);
@@ -76,6 +79,7 @@ impl Leaf {
                 at += 1;
             }
         }
+        self.entries.shrink();
     }
 }
 

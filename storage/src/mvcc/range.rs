@@ -133,7 +133,7 @@ impl<'a> Iterator for Range<'a> {
             let at = cursor.at;
             cursor.at += 1;
             self.rest.start += 1;
-            if let Some(version) = cursor.leaf.entries[at].at(self.at) {
+            if let Some(version) = cursor.leaf.entries.at(at, self.at) {
                 return Some((cursor.leaf.keys.get(at), version));
             }
         }
@@ -156,7 +156,7 @@ impl DoubleEndedIterator for Range<'_> {
             }
             cursor.at -= 1;
             self.rest.end -= 1;
-            if let Some(version) = cursor.leaf.entries[cursor.at].at(self.at) {
+            if let Some(version) = cursor.leaf.entries.at(cursor.at, self.at) {
                 return Some((cursor.leaf.keys.get(cursor.at), version));
             }
         }

@@ -4,8 +4,10 @@
 //! building the tree bottom-up takes a quarter of the time of as many insertions and leaves full nodes.
 
 use super::build::build;
+use super::chains::{Chains, Place};
+use super::entries::Entries;
 use super::node::{LEAF_MAX, Leaf};
-use super::version::{Entry, Version};
+use super::version::Version;
 use super::{FIRST_REVISION, Mvcc, NEVER_COMPACTED};
 use crate::Revision;
 use std::collections::HashMap;
@@ -66,6 +68,7 @@ pub struct Restore {
     /// All distinct keys, one after the other.
     arena: Vec<u8>,
     slots: Vec<Slot>,
+    chains: Chains,
     /// The slot of a key by the key's hash; slots of equal hashes are chained.
     table: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     hasher: RandomState,
@@ -77,7 +80,9 @@ struct Slot {
     len: u32,
     /// One more than the slot of another key with the same hash, 0 for none.
     next: u32,
-    entry: Entry,
+    current: Version,
+    /// Its newest superseded version.
+    older: Option<Place>,
 }
 
 /// The table's keys are hashes already.
@@ -108,6 +113,7 @@ impl Restore {
             last: None,
             arena: Vec::new(),
             slots: Vec::new(),
+            chains: Chains::default(),
             table: HashMap::default(),
             hasher: RandomState::new(),
             superseded: 0,
@@ -126,10 +132,11 @@ impl Restore {
             loop {
                 let slot = &mut self.slots[at as usize];
                 if &self.arena[slot.start..slot.start + slot.len as usize] == row.key {
-                    if !follows(&slot.entry.current, &version) {
+                    if !follows(&slot.current, &version) {
                         return Err(RestoreError::Discontinuous(row.revision));
                     }
-                    slot.entry.supersede(version);
+                    slot.older = self.chains.push(&version, &slot.current, slot.older);
+                    slot.current = version;
                     self.superseded += 1;
                     self.last = Some(row.revision);
                     return Ok(());
@@ -149,7 +156,8 @@ impl Restore {
             start: self.arena.len(),
             len,
             next,
-            entry: Entry::new(version),
+            current: version,
+            older: None,
         });
         self.arena.extend_from_slice(row.key);
         self.last = Some(row.revision);
@@ -192,7 +200,8 @@ impl Restore {
             revision,
             compacted,
             arena,
-            mut slots,
+            slots,
+            mut chains,
             table,
             superseded,
             ..
@@ -213,15 +222,15 @@ impl Restore {
         for group in 0..groups {
             let share = rest.len().div_ceil(groups - group);
             let mut leaf = Leaf {
-                entries: Vec::with_capacity(share),
+                entries: Entries::with_capacity(share),
                 ..Leaf::default()
             };
             for (_, number) in rest.by_ref().take(share) {
-                let slot = &mut slots[number as usize];
+                let slot = &slots[number as usize];
                 leaf.keys.push(slot.key(&arena));
-                leaf.entries.push(std::mem::replace(&mut slot.entry, TAKEN));
+                let (chain, history) = chains.take(slot.current, slot.older);
+                leaf.entries.push(&slot.current, chain, history);
             }
-            leaf.keys.shrink();
             leaves.push(leaf);
         }
         Ok(Mvcc {
@@ -233,9 +242,6 @@ impl Restore {
         })
     }
 }
-
-/// What is left in a slot whose entry went into the tree.
-const TAKEN: Entry = Entry::new(Version::tombstone(Revision::first(0)));
 
 impl Slot {
     fn key<'a>(&self, arena: &'a [u8]) -> &'a [u8] {

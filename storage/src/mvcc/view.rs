@@ -94,12 +94,14 @@ impl<'a> View<'a> {
 
     /// The current version of a key, `None` if it does not exist.
     pub fn get(self, key: &[u8]) -> Option<Version> {
-        self.root.find(key)?.current.if_alive()
+        let (leaf, at) = self.root.find(key)?;
+        leaf.entries.current(at).if_alive()
     }
 
     /// The version of a key as of revision `at`, `None` if it did not exist then.
     pub fn get_at(self, key: &[u8], at: i64) -> Option<Version> {
-        self.root.find(key)?.at(at)
+        let (leaf, position) = self.root.find(key)?;
+        leaf.entries.at(position, at)
     }
 
     /// The keys of a span as of revision `at`, in key order (`rev()`: descending).

@@ -1,6 +1,7 @@
 //! The index against a naive model, and its edges one by one.
 
 mod model;
+mod packing;
 mod program;
 mod restoring;
 

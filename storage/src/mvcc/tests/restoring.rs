@@ -1,7 +1,7 @@
 //! Rows that no index could have written are refused.
 
 use crate::Revision;
-use crate::mvcc::{Mvcc, RestoreError, RowHeader};
+use crate::mvcc::{KeySpan, Mvcc, RestoreError, RowHeader};
 
 const fn put(
     main: i64,
@@ -130,4 +130,57 @@ fn a_history_may_begin_anywhere() {
         "{pruned:?}"
     );
     assert!(pruned.done);
+}
+
+#[test]
+fn long_histories_come_back_as_they_were() {
+    let mut mvcc = Mvcc::new();
+    let mut rows = Vec::new();
+    for round in 0..3_000i64 {
+        let key =
+            [b"hot", b"hit", b"hat"][usize::from(round % 3 != 0) + usize::from(round % 50 == 7)];
+        if round % 41 == 40 {
+            for deleted in mvcc.begin().delete_range(KeySpan::point(key)) {
+                rows.push(tombstone(deleted.revision.main, key));
+            }
+        } else {
+            let lease = [0, 0, 0, round, i64::MAX - round][usize::from(round as u8 % 5)];
+            let written = mvcc.begin().put(key, lease);
+            rows.push(RowHeader {
+                lease,
+                ..put(
+                    written.revision.main,
+                    key,
+                    written.create_revision,
+                    written.version,
+                )
+            });
+        }
+    }
+    let mut restored = restore(&rows, mvcc.revision(), -1).unwrap();
+    restored.root.check();
+    for at in 0..=mvcc.revision() {
+        for key in [b"hot", b"hit", b"hat"] {
+            assert_eq!(restored.view().get_at(key, at), mvcc.view().get_at(key, at));
+        }
+    }
+    for (mark, limit) in [(700, 100), (1_500, 7), (2_900, usize::MAX)] {
+        for mvcc in [&mut mvcc, &mut restored] {
+            mvcc.compact(mark).unwrap();
+        }
+        loop {
+            let pruned = mvcc.prune(limit);
+            assert_eq!(restored.prune(limit), pruned);
+            if pruned.done {
+                break;
+            }
+        }
+        restored.root.check();
+        assert!(
+            restored
+                .view()
+                .history_at_compaction(i64::MAX)
+                .eq(mvcc.view().history_at_compaction(i64::MAX))
+        );
+    }
 }
