@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 /// The client's cost is part of what is measured; the system's allocator adds a tenth to it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

@@ -82,7 +82,7 @@ const LEASE_CHECKPOINT_INTERVAL: Millis = Millis(10_000);
 /// Length of a log segment: a few seconds of heavy writing, and zeroed in well under a second at the first start.
 const SEGMENT_BYTES: u64 = 32 << 20;
 /// Bytes of entries the log keeps in memory: what members get that lag a little.
-const LOG_CACHE_BYTES: usize = 4 << 20;
+const LOG_CACHE_BYTES: usize = 2 << 20;
 /// Bytes of entries that the log keeps for members that lag.
 const KEEP_BYTES: u64 = 256 << 20;
 /// The grain of raft's time.

@@ -96,12 +96,11 @@ impl RawWatch {
     }
 
     async fn send(&self, union: RequestUnion) {
-        self.requests
-            .send(pb::WatchRequest {
-                request_union: Some(union),
-            })
-            .await
-            .expect("the stream is open");
+        let request = pb::WatchRequest {
+            request_union: Some(union),
+        };
+        // A stream that has ended meanwhile says so, and why, to whom reads its answers.
+        let _ = self.requests.send(request).await;
     }
 
     /// The next answer.

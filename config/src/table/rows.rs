@@ -82,7 +82,7 @@ rows! {
     MemoryBudgetBytes = Row::new(Holdfast, "memory-budget-bytes", Int(16 * MIB, MAX), "1073741824",
         "Memory that the answers to long ranges may hold together; more of them wait.")
         .unit("bytes");
-    ValueCacheBytes = Row::new(Holdfast, "value-cache-bytes", Int(0, MAX), "16777216",
+    ValueCacheBytes = Row::new(Holdfast, "value-cache-bytes", Int(0, MAX), "4194304",
         "Memory for recently used values; others are read from the store.").unit("bytes");
     ClientCertAllowedCn = Row::new(Holdfast, "client-cert-allowed-cn", List, "",
         "Common names that a client certificate may have; empty allows all.")

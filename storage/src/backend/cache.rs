@@ -1,14 +1,16 @@
-//! Recently used rows, bounded by bytes.
+//! Recently used rows, as records, bounded by bytes.
 
+use super::record;
 use crate::types::{Revision, Row, TenantId};
+use bytes::Bytes;
 use quick_cache::{
     OptionsBuilder, Weighter,
     sync::{Cache, DefaultLifecycle},
 };
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// What a cached row costs besides its key and value: the row, its slot with the ghost share, and one allocation.
-const ROW_OVERHEAD_BYTES: usize = 280;
+/// What a cached record costs besides its bytes: its slot, with those for ghosts and the table, and two allocations.
+const RECORD_OVERHEAD_BYTES: usize = 180;
 
 /// A row of one generation of the store: a reader that was overtaken by a received snapshot cannot put an old row in a new one's
 /// place. The low half of the number does: it rises by one with each snapshot.
@@ -62,18 +64,18 @@ impl Hasher for KeyHasher {
     }
 }
 
-type Rows = Cache<Key, Row, RowBytes, BuildHasherDefault<KeyHasher>>;
+type Records = Cache<Key, Bytes, RecordBytes, BuildHasherDefault<KeyHasher>>;
 
 #[derive(Clone)]
-struct RowBytes;
+struct RecordBytes;
 
-impl Weighter<Key, Row> for RowBytes {
-    fn weight(&self, _: &Key, row: &Row) -> u64 {
-        (ROW_OVERHEAD_BYTES + row.key.len() + row.value.len()) as u64
+impl Weighter<Key, Bytes> for RecordBytes {
+    fn weight(&self, _: &Key, record: &Bytes) -> u64 {
+        (RECORD_OVERHEAD_BYTES + record.len()) as u64
     }
 }
 
-pub(super) struct RowCache(Option<Rows>);
+pub(super) struct RowCache(Option<Records>);
 
 impl RowCache {
     /// 0 bytes switches the cache off. `one_shard` makes it the same on every machine; otherwise there are more with more cores.
@@ -82,7 +84,7 @@ impl RowCache {
             return RowCache(None);
         }
         // A guess for typical rows; the table grows if they are smaller.
-        let items = usize::try_from(bytes / 1024).unwrap_or(usize::MAX);
+        let items = usize::try_from(bytes / 512).unwrap_or(usize::MAX);
         let mut options = OptionsBuilder::new();
         options
             .estimated_items_capacity(items)
@@ -94,7 +96,7 @@ impl RowCache {
         RowCache(options.build().ok().map(|options| {
             Cache::with_options(
                 options,
-                RowBytes,
+                RecordBytes,
                 BuildHasherDefault::default(),
                 DefaultLifecycle::default(),
             )
@@ -102,14 +104,24 @@ impl RowCache {
     }
 
     pub(super) fn get(&self, generation: u64, tenant: TenantId, revision: Revision) -> Option<Row> {
-        self.0
+        let record = self
+            .0
             .as_ref()?
-            .get(&Key::new(generation, tenant, revision))
+            .get(&Key::new(generation, tenant, revision))?;
+        // All that is put here is whole.
+        record::decode_sharing(revision, &record).ok()
     }
 
-    pub(super) fn insert(&self, generation: u64, tenant: TenantId, row: Row) {
+    /// `record` shares its buffer with nothing that is much larger.
+    pub(super) fn insert(
+        &self,
+        generation: u64,
+        tenant: TenantId,
+        revision: Revision,
+        record: Bytes,
+    ) {
         if let Some(cache) = &self.0 {
-            cache.insert(Key::new(generation, tenant, row.revision), row);
+            cache.insert(Key::new(generation, tenant, revision), record);
         }
     }
 

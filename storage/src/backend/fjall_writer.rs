@@ -8,7 +8,6 @@ use super::{
     keys::{applied_key, meta_key, row_key},
     mark::{JournalMark, Mark},
     persist::Batch,
-    record,
 };
 use crate::types::LogPosition;
 use fjall::{AbstractTree, OwnedWriteBatch, PersistMode};
@@ -53,14 +52,8 @@ impl FjallWriter {
         let engine = &self.engine;
         let mut batch = OwnedWriteBatch::with_capacity(engine.db.clone(), changes.items() + 2)
             .durability(Some(PersistMode::Buffer));
-        let mut rows = changes.drops.len();
-        for (tenant, row) in changes.rows() {
-            batch.insert(
-                &engine.rows,
-                row_key(tenant, row.revision),
-                record::encode(row),
-            );
-            rows += 1;
+        for (tenant, revision, record) in &changes.rows {
+            batch.insert(&engine.rows, row_key(*tenant, *revision), record.clone());
         }
         for &(tenant, revision) in &changes.drops {
             batch.remove(&engine.rows, row_key(tenant, revision));
@@ -79,7 +72,7 @@ impl FjallWriter {
         );
         batch.commit().map_err(|e| self.stop(&e))?;
         self.batch += 1;
-        Ok(rows)
+        Ok(changes.rows.len() + changes.drops.len())
     }
 
     pub(super) fn checkpoint(&mut self, persisted: LogPosition) -> Result<(), PersistError> {

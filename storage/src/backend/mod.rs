@@ -78,9 +78,9 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
         StoreOptions {
-            cache_bytes: 16 << 20,
+            cache_bytes: 4 << 20,
             block_cache_bytes: 8 << 20,
-            memtable_bytes: 8 << 20,
+            memtable_bytes: 4 << 20,
             journal_bytes: 64 << 20,
             max_batch_bytes: 1 << 20,
             reserve_bytes: 64 << 20,
@@ -287,11 +287,19 @@ impl Store {
         tenant: TenantId,
         revision: Revision,
     ) -> Result<Option<Row>, ReadError> {
-        let row = engine.get(tenant, revision)?;
-        if let Some(row) = &row {
-            self.cache.insert(engine.generation(), tenant, row.clone());
-        }
-        Ok(row)
+        let Some(record) = engine.get(tenant, revision)? else {
+            return Ok(None);
+        };
+        let record = record::detached(&record);
+        let row =
+            record::decode_sharing(revision, &record).map_err(|reason| ReadError::Corrupt {
+                tenant,
+                revision,
+                reason,
+            })?;
+        self.cache
+            .insert(engine.generation(), tenant, revision, record);
+        Ok(Some(row))
     }
 
     /// The rows of `tenant` from `from` through transaction `through_main`, in revision order, as at this moment: rows staged

@@ -11,7 +11,7 @@ use super::{
     staged::{Segment, Staged},
 };
 use crate::planted::{Defect, is_planted};
-use crate::types::{LogPosition, Revision, Row, TenantId};
+use crate::types::{LogPosition, Revision, TenantId};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -48,7 +48,8 @@ pub(super) enum Writer {
 /// What goes to the engine at once, all or nothing. All items of a fjall batch have one sequence number, so it must not both
 /// write and remove a key.
 pub(super) struct Batch<'a> {
-    group: &'a [Arc<Segment>],
+    /// The rows to write, as records.
+    pub(super) rows: Vec<(TenantId, Revision, Bytes)>,
     pub(super) drops: HashSet<(TenantId, Revision)>,
     pub(super) meta: BTreeMap<&'a Bytes, &'a Option<Bytes>>,
     pub(super) position: LogPosition,
@@ -59,7 +60,7 @@ pub(super) struct Batch<'a> {
 impl<'a> Batch<'a> {
     fn new(group: &'a [Arc<Segment>], persisted: LogPosition) -> Batch<'a> {
         let mut batch = Batch {
-            group,
+            rows: Vec::new(),
             drops: HashSet::new(),
             meta: BTreeMap::new(),
             position: persisted,
@@ -74,32 +75,25 @@ impl<'a> Batch<'a> {
             batch.bytes += segment.bytes;
         }
         batch.position.index += u64::from(is_planted(Defect::AppliedAhead));
+        let of_tenants = || group.iter().flat_map(|segment| &segment.rows);
+        batch.rows.reserve_exact(
+            of_tenants()
+                .map(|(_, of_tenant)| of_tenant.rows.len())
+                .sum(),
+        );
+        for (&tenant, of_tenant) in of_tenants() {
+            for row in &of_tenant.rows {
+                if batch.drops.is_empty() || !batch.drops.contains(&(tenant, row.revision)) {
+                    batch.rows.push((tenant, row.revision, record::encode(row)));
+                }
+            }
+        }
         batch
     }
 
-    /// The rows to write.
-    pub(super) fn rows(&self) -> impl Iterator<Item = (TenantId, &'a Row)> {
-        self.group
-            .iter()
-            .flat_map(|s| {
-                s.rows
-                    .iter()
-                    .flat_map(|(t, of_tenant)| of_tenant.rows.iter().map(move |r| (*t, r)))
-            })
-            .filter(|(tenant, row)| {
-                self.drops.is_empty() || !self.drops.contains(&(*tenant, row.revision))
-            })
-    }
-
-    /// The number of items, at most.
+    /// The number of items.
     pub(super) fn items(&self) -> usize {
-        let rows: usize = self
-            .group
-            .iter()
-            .flat_map(|s| s.rows.values())
-            .map(|t| t.rows.len())
-            .sum();
-        rows + self.drops.len() + self.meta.len()
+        self.rows.len() + self.drops.len() + self.meta.len()
     }
 
     fn check(&self) -> Result<(), PersistError> {
@@ -158,8 +152,9 @@ impl Writer {
 
 fn write_to_memory(engine: &MemoryEngine, batch: &Batch<'_>) -> Result<usize, PersistError> {
     let mut rows: Vec<_> = batch
-        .rows()
-        .map(|(tenant, row)| ((tenant, row.revision), Some(record::encode(row))))
+        .rows
+        .iter()
+        .map(|(tenant, revision, record)| ((*tenant, *revision), Some(record.clone())))
         .collect();
     rows.extend(batch.drops.iter().map(|key| (*key, None)));
     let count = rows.len();
@@ -206,7 +201,7 @@ impl Persister {
             moved.bytes += batch.bytes;
             self.persisted = batch.position;
             moved.position = self.persisted;
-            settle_cache(group, cache, generation);
+            settle_cache(&batch, cache, generation);
             staged.unpin(group.len());
             rest = later;
         }
@@ -220,18 +215,15 @@ impl Persister {
 }
 
 /// Leaves the written rows in the cache, and takes out the dropped ones: a read or an earlier batch may have put them back.
-fn settle_cache(group: &[Arc<Segment>], cache: &RowCache, generation: u64) {
+/// For as long as the engine buffers what was written, the two share it.
+fn settle_cache(batch: &Batch<'_>, cache: &RowCache, generation: u64) {
     if !cache.enabled() {
         return;
     }
-    for segment in group {
-        for (&tenant, of_tenant) in &segment.rows {
-            for row in &of_tenant.rows {
-                cache.insert(generation, tenant, record::detached(row));
-            }
-        }
-        for &(tenant, revision) in &segment.drops {
-            cache.remove(generation, tenant, revision);
-        }
+    for (tenant, revision, record) in &batch.rows {
+        cache.insert(generation, *tenant, *revision, record.clone());
+    }
+    for &(tenant, revision) in &batch.drops {
+        cache.remove(generation, tenant, revision);
     }
 }

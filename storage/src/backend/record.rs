@@ -49,27 +49,35 @@ impl RowHeader {
 }
 
 pub(crate) fn encode(row: &Row) -> Bytes {
-    let mut out = BytesMut::with_capacity(44 + row.key.len() + row.value.len());
+    let numbers = [
+        row.create_revision as u64,
+        row.version as u64,
+        ((row.lease << 1) ^ (row.lease >> 63)) as u64,
+        row.key.len() as u64,
+        row.value.len() as u64,
+    ];
+    // Exactly: the engine's buffer and the cache keep it.
+    let head = 2 + numbers.iter().map(|n| varint_len(*n)).sum::<usize>();
+    let mut out = BytesMut::with_capacity(head + row.key.len() + row.value.len());
     out.put_u8(RECORD_VERSION);
     out.put_u8(if row.tombstone { FLAG_TOMBSTONE } else { 0 });
-    put_varint(&mut out, row.create_revision as u64);
-    put_varint(&mut out, row.version as u64);
-    put_varint(&mut out, ((row.lease << 1) ^ (row.lease >> 63)) as u64);
-    put_varint(&mut out, row.key.len() as u64);
-    put_varint(&mut out, row.value.len() as u64);
+    for number in numbers {
+        put_varint(&mut out, number);
+    }
     out.extend_from_slice(&row.key);
     out.extend_from_slice(&row.value);
     out.freeze()
 }
 
-/// Decodes a whole row. The error says what is wrong with the record.
+/// Decodes a whole row of a record that lies in a buffer with others. The error says what is wrong with the record.
 pub(crate) fn decode(revision: Revision, record: &Bytes) -> Result<Row, &'static str> {
+    decode_sharing(revision, &detached(record))
+}
+
+/// Decodes a whole row whose key and value are parts of `record`.
+pub(super) fn decode_sharing(revision: Revision, record: &Bytes) -> Result<Row, &'static str> {
     let head = decode_head(record)?;
-    let body = if record.len() < COPY_BELOW_BYTES {
-        Bytes::copy_from_slice(&record[head.key_start..])
-    } else {
-        record.slice(head.key_start..)
-    };
+    let body = record.slice(head.key_start..);
     Ok(Row {
         revision,
         key: body.slice(..head.key_len),
@@ -95,21 +103,12 @@ pub(super) fn decode_header(revision: Revision, record: &[u8]) -> Result<RowHead
     })
 }
 
-/// A copy of `row` that shares no buffer with anything: a row that came in a batch would otherwise keep the whole batch alive.
-pub(super) fn detached(row: &Row) -> Row {
-    let (key, value) = if row.key.len() + row.value.len() < COPY_BELOW_BYTES {
-        let mut body = BytesMut::with_capacity(row.key.len() + row.value.len());
-        body.extend_from_slice(&row.key);
-        body.extend_from_slice(&row.value);
-        let body = body.freeze();
-        (body.slice(..row.key.len()), body.slice(row.key.len()..))
+/// The record without what else its buffer holds, unless it is most of it.
+pub(super) fn detached(record: &Bytes) -> Bytes {
+    if record.len() < COPY_BELOW_BYTES {
+        Bytes::copy_from_slice(record)
     } else {
-        (row.key.clone(), row.value.clone())
-    };
-    Row {
-        key,
-        value,
-        ..row.clone()
+        record.clone()
     }
 }
 
@@ -150,6 +149,10 @@ fn decode_head(record: &[u8]) -> Result<Head, &'static str> {
         key_start: record.len() - rest.len(),
         key_len: usize::try_from(key_len).map_err(|_| "key length out of range")?,
     })
+}
+
+fn varint_len(value: u64) -> usize {
+    (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
 pub(crate) fn put_varint(out: &mut BytesMut, mut value: u64) {
@@ -214,11 +217,21 @@ mod tests {
         for row in [row(), tombstone, big] {
             let record = encode(&row);
             assert_eq!(decode(row.revision, &record).unwrap(), row);
+            assert_eq!(decode_sharing(row.revision, &record).unwrap(), row);
             assert_eq!(
                 decode_header(row.revision, &record).unwrap(),
                 RowHeader::of(&row)
             );
-            assert_eq!(detached(&row), row);
+        }
+    }
+
+    #[test]
+    fn a_record_takes_no_more_room_than_it_fills() {
+        let numbers = (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit]);
+        for number in numbers.chain([u64::MAX]) {
+            let mut out = BytesMut::new();
+            put_varint(&mut out, number);
+            assert_eq!(varint_len(number), out.len(), "{number}");
         }
     }
 

@@ -12,9 +12,8 @@ pub(super) use memory::{Contents, Holder, MemoryBatch, MemoryEngine, place as me
 use super::{
     errors::ReadError,
     keys::{META_PREFIX, ROW_KEY_LEN, meta_key, parse_row_key, row_key},
-    record,
 };
-use crate::types::{Revision, Row, TenantId};
+use crate::types::{Revision, TenantId};
 use ::fjall::Readable;
 use bytes::Bytes;
 use std::{
@@ -39,29 +38,20 @@ impl Engine {
         }
     }
 
+    /// The record of a row, which may lie in a buffer with others.
     pub(super) fn get(
         &self,
         tenant: TenantId,
         revision: Revision,
-    ) -> Result<Option<Row>, ReadError> {
-        let record = match self {
+    ) -> Result<Option<Bytes>, ReadError> {
+        match self {
             Engine::Fjall(engine) => engine
                 .rows
                 .get(row_key(tenant, revision))
-                .map_err(ReadError::engine)?
-                .map(Bytes::from),
-            Engine::Memory(engine) => engine.get(tenant, revision),
-        };
-        let Some(record) = record else {
-            return Ok(None);
-        };
-        record::decode(revision, &record)
-            .map(Some)
-            .map_err(|reason| ReadError::Corrupt {
-                tenant,
-                revision,
-                reason,
-            })
+                .map(|record| record.map(Bytes::from))
+                .map_err(ReadError::engine),
+            Engine::Memory(engine) => Ok(engine.get(tenant, revision)),
+        }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
