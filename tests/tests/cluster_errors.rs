@@ -14,7 +14,7 @@ use holdfast_tests::{
     wire::{IntoOp, always, del, get, put, values},
     within,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 
 /// The server's own limit is 7 s with the default election time-out.
@@ -133,6 +133,35 @@ async fn health_pages_tell_of_a_lost_quorum() {
     assert_eq!(local.status, 200, "{}", local.body);
     assert_eq!(http_get(port, "/livez").await.status, 200);
     assert_eq!(http_get(port, "/readyz").await.status, 503);
+}
+
+/// A client that has lost the leader comes to another member at once, and takes `no leader` for the end of its watch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_need_a_leader_wait_for_the_next_one() {
+    let mut cluster = three();
+    let leader = cluster.leader().await;
+    let followers: Vec<Raw> = (0..3)
+        .filter(|index| *index != leader)
+        .map(|index| cluster.raw(index).with_metadata(&[("hasleader", "true")]))
+        .collect();
+    cluster.kill(leader);
+    let mut watches = Vec::new();
+    let killed = Instant::now();
+    while killed.elapsed() < Duration::from_secs(1) {
+        for raw in &followers {
+            let watch = RawWatch::open(raw);
+            watch.request(watch_prefix("k")).await;
+            watches.push(watch);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for watch in &mut watches {
+        assert!(watch.next().await.created);
+    }
+    followers[0].put(put("k", "v")).await.unwrap();
+    for watch in &mut watches {
+        assert_eq!(watch.events(1).await.len(), 1);
+    }
 }
 
 /// Watches, keep-alives and reads that want a leader say so, and are told when there is none.

@@ -132,8 +132,8 @@ impl Call<'_> {
     }
 
     /// What every call must pass before anything of it is looked at.
-    fn check(&self) -> Result<(), Status> {
-        self.check_member()?;
+    async fn check(&self) -> Result<(), Status> {
+        self.check_member().await?;
         // What an unknown caller may call tells nothing and changes nothing, so it can be called with a token that has ended.
         if policy_of(self.rpc) != Some(Policy::Public) {
             self.who()?;
@@ -141,13 +141,13 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Whether this member, as it is now, may serve the call.
-    fn check_member(&self) -> Result<(), Status> {
+    /// Whether this member may serve the call.
+    async fn check_member(&self) -> Result<(), Status> {
         let node = self.connection.node();
         if !self.for_learners && node.is_learner() {
             return Err(errors::not_for_learners());
         }
-        if self.wants_leader && node.status.leader() == 0 {
+        if self.wants_leader && !node.has_leader_soon().await {
             return Err(errors::failed(Failure::NoLeader));
         }
         Ok(())
@@ -217,7 +217,7 @@ impl Call<'_> {
         work: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
         let unfinished = Unfinished(Some(self));
-        let result = match self.check() {
+        let result = match self.check().await {
             Ok(()) => work.await,
             Err(status) => Err(status),
         };
@@ -253,7 +253,7 @@ impl Call<'_> {
         open: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
         let unfinished = Unfinished(Some(self));
-        let result = match self.check() {
+        let result = match self.check().await {
             Ok(()) => open.await,
             Err(status) => Err(status),
         };
@@ -267,7 +267,7 @@ impl Call<'_> {
     /// # Errors
     /// When this member only learns, when the client wants a leader and there is none, or when a strict rule's record was not taken.
     pub(super) async fn open_unidentified(&self) -> Result<(), Status> {
-        self.check_member()?;
+        self.check_member().await?;
         self.check_audit().await
     }
 
