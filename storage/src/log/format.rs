@@ -152,6 +152,18 @@ impl BatchHeader {
         (frame_crc(0, frame) == crc && header.offset as usize == at).then_some((header, crc))
     }
 
+    /// That of a batch without records, a barrier: its place is taken, and nothing else is said.
+    pub(super) fn barrier(seed: u64, offset: u32, synced: u32, previous: u32) -> BatchHeader {
+        BatchHeader {
+            seed,
+            offset,
+            synced,
+            previous,
+            body_bytes: 0,
+            count: 0,
+        }
+    }
+
     /// Where the next batch starts.
     pub(super) fn end(&self) -> usize {
         self.offset as usize + batch_bytes(self.body_bytes as usize)

@@ -13,7 +13,7 @@
 //! header   = magic "HFRAFTLG", version u32, capacity u32, sequence u64, first index u64, seed u64,
 //!            previous end u32, previous chain u32, 12 zeros, CRC32C of the 60 bytes before: 64 bytes
 //! frame    = length u32, CRC32C u32, type u8, payload of that length
-//! batch    = one frame of type 1 (40 bytes), frames of other types, padding to a multiple of 8
+//! batch    = one frame of type 1 (40 bytes), frames of other types (none: a barrier), padding to a multiple of 8
 //!   1 batch      seed u64, offset u32, synced u32, previous chain u32, body bytes u32, frames u32, 3 zeros
 //!   2 entry      index u64, term u64, kind u8, context length u32, context, data
 //!   3 hard state term u64, vote u64, commit u64
@@ -63,6 +63,19 @@
 //! Recovery writes the bytes from the last proven sync to the end once more and syncs them. They may be in the page
 //! cache only; and after a failed sync Linux takes pages for clean that never reached the medium, so that syncing alone
 //! would prove nothing.
+//!
+//! # Barriers
+//!
+//! What is behind the end is not always nothing: a power cut may have taken the first sector of a batch and left the
+//! others, and a write that failed for lack of space may have been made in part. Such remains must never become a batch
+//! again. They would: a batch is begun in the same place by the same header if it is as long and the same was synced
+//! before, so that its first sector, and no more, is what the remains had been missing. And a batch that ends in zeros,
+//! half written to a file of zeros, is whole already.
+//!
+//! Therefore a batch without records, a *barrier*, takes their place and is synced, at the end of each recovery and
+//! before a batch is refused for lack of space that was written in part. Every batch behind it says *synced* of a place
+//! that no header written before does. So no header is the same as one of before, and no frame of before continues the
+//! chain of a new one.
 
 mod cache;
 mod error;

@@ -1,7 +1,10 @@
 //! From the files to a log, or to the reason why not. The argument is in the parent module's documentation.
 
 use super::cache::Cache;
-use super::format::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader, TERMINATOR_BYTES};
+use super::format::{
+    BATCH_HEADER_BYTES, BatchHeader, HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader,
+    TERMINATOR_BYTES, encode_batch,
+};
 use super::scan::{Scan, Tail, scan_segment};
 use super::segment::{FreshSegment, Segment, begin_segment, segment_name, segment_sequence};
 use super::spares::SparePool;
@@ -80,11 +83,19 @@ impl<D: Disk> RaftLog<D> {
                 .seed
                 .unwrap_or_else(|| RandomState::new().hash_one(segment_bytes)),
         );
+        let note = SyncNote::open(&*disk)?;
+        // A name seen here may be one that the crash left in memory only; no batch, nor the barrier, may follow before it
+        // is durable.
+        disk.sync_dir()
+            .map_err(|source| LogError::io(disk.path(""), "sync", source))?;
         let (newest, position, chain, tail_cut) = match newest {
             Some(newest) => {
-                let tail_cut = repair_end(&*disk, &newest)?;
-                let Scan { end, chain, .. } = newest.scan;
-                (newest.segment, end, chain, tail_cut)
+                let RepairedEnd {
+                    position,
+                    chain,
+                    tail_cut,
+                } = repair_end(&*disk, &newest)?;
+                (newest.segment, position, chain, tail_cut)
             }
             None => {
                 let header = SegmentHeader {
@@ -104,10 +115,6 @@ impl<D: Disk> RaftLog<D> {
                 (segment, position, chain, None)
             }
         };
-        let note = SyncNote::open(&*disk)?;
-        // A name seen here may be one that the crash left in memory only; records must not follow before it is durable.
-        disk.sync_dir()
-            .map_err(|source| LogError::io(disk.path(""), "sync", source))?;
         for &sequence in &sequences[..run.start] {
             let name = segment_name(sequence);
             let bytes = disk
@@ -330,8 +337,15 @@ impl<'a, D: Disk> Recovery<'a, D> {
     }
 }
 
-/// Cuts what is torn, and makes durable what is kept.
-fn repair_end<D: Disk>(disk: &D, newest: &Read<D::File>) -> Result<Option<TailCut>, LogError> {
+/// Where the log goes on after [`repair_end`].
+struct RepairedEnd {
+    position: u32,
+    chain: u32,
+    tail_cut: Option<TailCut>,
+}
+
+/// Cuts what is torn, makes durable what is kept, and puts a barrier behind it.
+fn repair_end<D: Disk>(disk: &D, newest: &Read<D::File>) -> Result<RepairedEnd, LogError> {
     let Read {
         segment,
         scan,
@@ -347,25 +361,35 @@ fn repair_end<D: Disk>(disk: &D, newest: &Read<D::File>) -> Result<Option<TailCu
         }),
         Tail::Clean | Tail::Damaged { .. } => None,
     };
+    let proven = scan.proven.min(scan.end);
+    let mut last = bytes
+        .get(proven as usize..scan.end as usize)
+        .unwrap_or_default()
+        .to_vec();
+    let mut chain = scan.chain;
+    // What is too short for a barrier is too short for any batch, so none can have been there.
+    if scan.end as usize + BATCH_HEADER_BYTES <= bytes.len() {
+        // Written together with what it follows, it must not claim that this was synced.
+        let barrier = BatchHeader::barrier(segment.seed, scan.end, proven, scan.chain);
+        chain = encode_batch(&mut last, &barrier, std::iter::empty(), &mut Vec::new());
+    }
+    let position = proven + last.len() as u32;
+    if position as usize + TERMINATOR_BYTES <= bytes.len() {
+        last.extend_from_slice(&[0; TERMINATOR_BYTES]);
+    }
     let write = || {
         if tail_cut.is_some() {
             let (end, capacity) = (scan.end.into(), segment.capacity.into());
             segment.file.write_zeros(end, capacity)?;
         }
-        let end = scan.end as usize;
-        let mut last = bytes
-            .get(scan.proven as usize..end)
-            .unwrap_or_default()
-            .to_vec();
-        if end + TERMINATOR_BYTES <= bytes.len() {
-            last.extend_from_slice(&[0; TERMINATOR_BYTES]);
-        }
-        segment
-            .file
-            .write_at(&last, scan.end.min(scan.proven).into())
+        segment.file.write_at(&last, proven.into())
     };
     write().map_err(|source| LogError::io(&file, "write", source))?;
     let synced = segment.file.sync_data();
     synced.map_err(|source| LogError::io(&file, "sync", source))?;
-    Ok(tail_cut)
+    Ok(RepairedEnd {
+        position,
+        chain,
+        tail_cut,
+    })
 }

@@ -2,7 +2,8 @@
 
 use super::LogError;
 use super::format::{
-    BatchHeader, Placement, Record, SegmentHeader, TERMINATOR_BYTES, batch_bytes, encode_batch,
+    BATCH_HEADER_BYTES, BatchHeader, Placement, Record, SegmentHeader, TERMINATOR_BYTES,
+    batch_bytes, encode_batch,
 };
 use super::segment::{FreshSegment, Segment, begin_segment, measure};
 use super::spares::SparePool;
@@ -10,6 +11,7 @@ use super::state::LogState;
 use super::sync_note::{SyncNote, Synced};
 use crate::disk::{Disk, DiskFile};
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 /// An encode buffer that one big batch made longer than this is given back.
@@ -103,8 +105,7 @@ impl<D: Disk> Writer<D> {
             self.buffer = Vec::new();
         }
         if let Err(source) = written {
-            let error = LogError::io(self.disk.path(&self.newest.name), "write", source);
-            return Err(self.after_failure(error));
+            return Err(self.after_failed_write(source));
         }
         self.position = end;
         self.chain = chain;
@@ -183,7 +184,11 @@ impl<D: Disk> Writer<D> {
             segment,
             position,
             chain,
-        } = begun.map_err(|error| self.after_failure(error))?;
+        } = begun.inspect_err(|error| {
+            // A full disk can be emptied and a batch can be made smaller; after any other failure only a restart finds
+            // out what is on the medium.
+            self.poisoned = !matches!(error, LogError::NoSpace { .. } | LogError::TooLarge { .. });
+        })?;
         self.older
             .push_back(std::mem::replace(&mut self.newest, segment));
         self.position = position;
@@ -193,21 +198,61 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// A full disk can be emptied and a batch can be made smaller; after any other failure only a restart finds out what
-    /// is on the medium.
-    fn after_failure(&mut self, error: LogError) -> LogError {
-        match error {
-            LogError::NoSpace { .. } if self.position < self.newest.capacity => {
-                // A part of the batch may stand there. It is not whole, so nothing takes it for one; but with the end
-                // marked again a restart does not have to report it. If that fails, it will.
-                let _ = self
-                    .newest
-                    .file
-                    .write_at(&[0; TERMINATOR_BYTES], u64::from(self.position));
+    /// After a batch could not be written at `position`. A full disk can be emptied, but the caller may only be told that
+    /// nothing was kept if that holds for the medium too; after any other failure only a restart finds out what is there.
+    fn after_failed_write(&mut self, source: io::Error) -> LogError {
+        let file = self.disk.path(&self.newest.name);
+        let error = LogError::io(&file, "write", source);
+        self.poisoned = match error {
+            // Where files are copied on write a full disk takes nothing, a barrier neither; and none is needed then.
+            LogError::NoSpace { .. } if self.is_end_untouched() => false,
+            LogError::NoSpace { .. } => {
+                // A part of the batch stands there, and is all of it if the file held the rest already: its zeros.
+                if let Err(source) = self.write_barrier() {
+                    self.poisoned = true;
+                    // Not NoSpace: the batch may have been kept.
+                    return LogError::Io {
+                        file,
+                        operation: "write",
+                        source,
+                    };
+                }
+                false
             }
-            LogError::NoSpace { .. } | LogError::TooLarge { .. } => {}
-            _ => self.poisoned = true,
-        }
+            _ => true,
+        };
         error
+    }
+
+    /// Whether nothing was written behind the last batch: the first word of a batch is never zero.
+    fn is_end_untouched(&self) -> bool {
+        let mut word = [0xff; TERMINATOR_BYTES];
+        let read = self
+            .newest
+            .file
+            .read_at(&mut word, u64::from(self.position));
+        read.is_ok() && word == [0; TERMINATOR_BYTES]
+    }
+
+    /// Takes the place at `position`, where there is room for a batch, durably with a batch that says nothing (see the
+    /// module's documentation).
+    fn write_barrier(&mut self) -> io::Result<()> {
+        let barrier =
+            BatchHeader::barrier(self.newest.seed, self.position, self.synced, self.chain);
+        let mut bytes = Vec::with_capacity(BATCH_HEADER_BYTES + TERMINATOR_BYTES);
+        let chain = encode_batch(&mut bytes, &barrier, std::iter::empty(), &mut Vec::new());
+        let end = self.position + bytes.len() as u32;
+        if end < self.newest.capacity {
+            bytes.extend_from_slice(&[0; TERMINATOR_BYTES]);
+        }
+        self.newest
+            .file
+            .write_at(&bytes, u64::from(self.position))?;
+        self.newest.file.sync_data()?;
+        self.position = end;
+        self.chain = chain;
+        self.synced = end;
+        self.note_synced();
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Random programs with crashes, kills and failing disks in between: what was synced is there, what was not is there up to
 //! some append, and never anything else.
 
-use crate::view::{Chance, View, at, batch, entry, hard_state, open};
+use crate::view::{Chance, View, at, batch, blank_entry, entry, hard_state, open};
 use bytes::Bytes;
 use holdfast_storage::disk::MemDisk;
 use holdfast_storage::log::{Entry, LogBatch, LogError, RaftLog};
@@ -15,6 +15,8 @@ enum Step {
         back: u64,
         count: u64,
         bytes: usize,
+        /// All data is zeros, as is what the disk has where nothing was written.
+        blank: bool,
         with_hard_state: bool,
     },
     Sync,
@@ -43,11 +45,12 @@ fn step() -> impl Strategy<Value = Step> {
         0..4_u64,
         0..5_u64,
         prop_oneof![9 => 0..700_usize, 1 => 3000..6000_usize],
+        prop::bool::weighted(0.3),
         any::<bool>(),
     );
     prop_oneof![
-        30 => append.prop_map(|(back, count, bytes, with_hard_state)| {
-            Step::Append { back: back.saturating_sub(1), count, bytes, with_hard_state }
+        30 => append.prop_map(|(back, count, bytes, blank, with_hard_state)| {
+            Step::Append { back: back.saturating_sub(1), count, bytes, blank, with_hard_state }
         }),
         10 => Just(Step::Sync),
         4 => (0..256_u64).prop_map(Step::Compact),
@@ -153,6 +156,7 @@ impl Run {
                 back,
                 count,
                 bytes,
+                blank,
                 with_hard_state,
             } => {
                 self.term += u64::from(back > 0);
@@ -161,7 +165,10 @@ impl Run {
                     .saturating_sub(back)
                     .max(view.mark.index + 1);
                 let entries: Vec<Entry> = (first..first + count)
-                    .map(|index| entry(index, self.term, bytes))
+                    .map(|index| match blank {
+                        true => blank_entry(index, self.term, bytes),
+                        false => entry(index, self.term, bytes),
+                    })
                     .collect();
                 let hard_state = with_hard_state.then(|| hard_state(self.term, back, first));
                 view.put(&entries);

@@ -9,4 +9,5 @@ mod crash;
 mod damage;
 mod disks;
 mod log;
+mod remains;
 mod view;

@@ -75,6 +75,14 @@ pub(crate) fn entry(index: u64, term: u64, bytes: usize) -> Entry {
     }
 }
 
+/// An entry that ends in zeros: on a file of zeros it is whole before all of it is written.
+pub(crate) fn blank_entry(index: u64, term: u64, bytes: usize) -> Entry {
+    Entry {
+        data: Bytes::from(vec![0; bytes]),
+        ..entry(index, term, 0)
+    }
+}
+
 pub(crate) fn entries(range: std::ops::Range<u64>, term: u64, bytes: usize) -> Vec<Entry> {
     range.map(|index| entry(index, term, bytes)).collect()
 }
