@@ -41,6 +41,12 @@ pub(crate) enum BootError {
     LogDir { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(
+        "the data directory {} has a member's log, but the file that says which member it is, identity, is missing. Restore it. If it is lost, \
+         remove the member from the cluster, delete the directory, and add it again as a new one",
+        path.display()
+    )]
+    NoIdentity { path: PathBuf },
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error(transparent)]
@@ -165,6 +171,12 @@ pub(crate) fn boot(
             reason = cut.reason,
             "cut a write that was never synced off the raft log"
         );
+    }
+    if known.is_none() && log.last_index() > 0 {
+        // It is written before anything enters the log.
+        return Err(BootError::NoIdentity {
+            path: config.data_dir.clone(),
+        });
     }
     let is_alone = holdfast_consensus::founding_voters(&log) == [identity.member];
     if founding.is_empty() && is_alone {

@@ -151,8 +151,13 @@ impl Compaction {
 pub(crate) struct AutoCompaction {
     mode: holdfast_config::AutoCompaction,
     samples: std::collections::VecDeque<(Instant, i64)>,
+    /// The newest revision that is older than the retention.
+    aged: i64,
     last: i64,
+    compacted_at: Option<Instant>,
 }
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// How often revision-bound compaction looks (etcd's).
 const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
@@ -162,7 +167,9 @@ impl AutoCompaction {
         AutoCompaction {
             mode,
             samples: std::collections::VecDeque::new(),
+            aged: 0,
             last: 0,
+            compacted_at: None,
         }
     }
 
@@ -172,7 +179,7 @@ impl AutoCompaction {
             holdfast_config::AutoCompaction::Off => None,
             // A tenth of the retention, and of an hour for longer ones (behaviour §3.6).
             holdfast_config::AutoCompaction::Periodic(retention) => {
-                let unit = retention.min(Duration::from_secs(3600)) / 10;
+                let unit = retention.min(HOUR) / 10;
                 Some(unit.max(Duration::from_millis(100)))
             }
             holdfast_config::AutoCompaction::Revision(_) => Some(REVISION_INTERVAL),
@@ -186,20 +193,28 @@ impl AutoCompaction {
             holdfast_config::AutoCompaction::Revision(keep) => current - keep,
             holdfast_config::AutoCompaction::Periodic(retention) => {
                 self.samples.push_back((now, current));
-                let mut old = None;
                 while let Some((at, revision)) = self.samples.front()
                     && now.saturating_duration_since(*at) >= retention
                 {
-                    old = Some(*revision);
+                    self.aged = *revision;
                     self.samples.pop_front();
                 }
-                old?
+                // Once in a retention, and in an hour for longer ones, as etcd.
+                let pause = retention.min(HOUR);
+                if self
+                    .compacted_at
+                    .is_some_and(|at| now.saturating_duration_since(at) < pause)
+                {
+                    return None;
+                }
+                self.aged
             }
         };
         if revision <= self.last || revision <= 0 {
             return None;
         }
         self.last = revision;
+        self.compacted_at = Some(now);
         Some(revision)
     }
 }
@@ -219,7 +234,11 @@ mod tests {
             assert_eq!(auto.due(now, 100 + step as i64), None, "step {step}");
         }
         assert_eq!(auto.due(begun + Duration::from_secs(3600), 110), Some(100));
-        assert_eq!(auto.due(begun + Duration::from_secs(3960), 110), Some(101));
+        for step in 11..20 {
+            let now = begun + Duration::from_secs(360 * step);
+            assert_eq!(auto.due(now, 110), None, "step {step}");
+        }
+        assert_eq!(auto.due(begun + Duration::from_secs(7200), 120), Some(110));
     }
 
     #[test]

@@ -365,9 +365,11 @@ fn tasks(node: &Arc<Node>) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
 async fn get_ready(node: &Node) -> Result<(), AnyError> {
     node.take_members(&node.tenants.members());
     cluster::publish(node).await?;
-    while node.linearizable().await.is_err() {
-        // It has waited for a leader for as long as a request may.
-        tracing::warn!("waiting for a leader");
+    while let Err(error) = node.linearizable().await {
+        // Mostly it has waited for a leader for as long as a request may. But when the core has failed the error comes at once, and the
+        // reason, and signals, are to be looked at in between.
+        tracing::warn!(?error, "waiting for a leader");
+        tokio::time::sleep(ASK_AGAIN).await;
     }
     if node
         .config
@@ -380,6 +382,9 @@ async fn get_ready(node: &Node) -> Result<(), AnyError> {
     founding::publish_token_key(node).await?;
     Ok(())
 }
+
+/// How long to wait before the next look for a leader.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// How long a stop waits for another member to lead.
 const HAND_OVER_MAX: Duration = Duration::from_millis(500);

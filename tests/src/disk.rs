@@ -1,4 +1,4 @@
-//! Small disks that can be full.
+//! Disks that can be full, and copies of what is on them.
 
 use std::{
     fs,
@@ -6,6 +6,23 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+
+/// Copies a folder with all that is in it.
+///
+/// # Panics
+/// If that cannot be done.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
 
 /// A file system of its own in memory; unmounted on drop. Only root can mount one.
 pub struct SmallDisk {

@@ -36,7 +36,7 @@ pub mod wire;
 pub use anything::all_methods;
 pub use binary::{is_reference, reference_etcd, server_binary};
 pub use calls::{Call, reason, watch_range, watch_refusal};
-pub use disk::SmallDisk;
+pub use disk::{SmallDisk, copy_folder};
 pub use errors::{bad_token, denied, refused, refused_by, turned_away, unidentified};
 pub use http::{HttpAnswer, http_get, http_request};
 pub use log::Log;

@@ -82,6 +82,8 @@ async fn without_a_quorum_local_reads_go_on() {
         ..get("k")
     };
     assert_eq!(values(&raw.range(local).await.unwrap()), ["v"]);
+    let hash = within(PATIENCE, "a hash", raw.hash_kv(0)).await.unwrap();
+    assert_eq!(hash.hash_revision, 2);
     let calls = (
         within(
             TIMEOUT,

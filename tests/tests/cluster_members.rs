@@ -10,7 +10,7 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{
     PATIENCE, Raw, RawWatch,
     cluster::{Cluster, ClusterOptions},
-    eventually, holdfast_only, is_reference, refused, watch_key,
+    copy_folder, eventually, holdfast_only, is_reference, refused, watch_key,
     wire::{del, get, put, revision, values},
 };
 use std::{
@@ -129,13 +129,15 @@ async fn a_member_is_added_and_removed() {
     for index in cluster.all() {
         let raw = cluster.raw(index);
         assert_eq!(raw.member_list().await.unwrap().len(), 3);
-        refused(raw.member_remove(id).await, Code::NotFound, NOT_FOUND);
-        refused(
-            raw.member_update(id, &["http://127.0.0.1:1"]).await,
-            Code::NotFound,
-            NOT_FOUND,
-        );
-        refused(raw.member_promote(id).await, Code::NotFound, NOT_FOUND);
+        for id in [id, 0] {
+            refused(raw.member_remove(id).await, Code::NotFound, NOT_FOUND);
+            refused(
+                raw.member_update(id, &["http://127.0.0.1:1"]).await,
+                Code::NotFound,
+                NOT_FOUND,
+            );
+            refused(raw.member_promote(id).await, Code::NotFound, NOT_FOUND);
+        }
     }
 }
 
@@ -179,6 +181,7 @@ async fn urls_are_changed_and_checked() {
         &[][..],
         &["nonsense"],
         &["http://127.0.0.1"],
+        &["http://127.0.0.1:0"],
         &["ftp://127.0.0.1:1"],
         &["http://127.0.0.1:1/path"],
     ] {
@@ -428,6 +431,33 @@ async fn a_wiped_member_is_refused_under_its_old_id() {
             .iter()
             .any(|member| member.id == id)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_on_an_old_copy_of_its_data_says_so_and_stops() {
+    // etcd goes on, having forgotten what it acknowledged.
+    holdfast_only!();
+    let mut cluster = three();
+    let old = cluster.follower().await;
+    cluster.terminate(old);
+    let data = cluster.member(old).data_dir().to_owned();
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&data, copy.path());
+    cluster.restart(old);
+    cluster.wait_healthy().await;
+    for n in 0..50 {
+        cluster
+            .raw(old)
+            .put(put("k", &n.to_string()))
+            .await
+            .unwrap();
+    }
+    cluster.terminate(old);
+    cluster.wipe(old);
+    copy_folder(copy.path(), &data);
+    let exit = cluster.try_restart(old).unwrap_err();
+    assert!(exit.says("its disk lost data"), "{exit:#?}");
+    assert!(exit.log.len() < 200, "{} lines", exit.log.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

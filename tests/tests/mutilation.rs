@@ -15,7 +15,7 @@
 
 use holdfast_proto::mvccpb::Event;
 use holdfast_tests::{
-    Raw, RawWatch, Server, ServerOptions, full_size,
+    Raw, RawWatch, Server, ServerOptions, copy_folder, full_size,
     history::History,
     holdfast_only, watch_key,
     wire::{IntoOp, always, b, del, everything, put, revision},
@@ -103,19 +103,6 @@ async fn history(raw: &Raw) -> History {
         history.extend(events);
     }
     history
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// The files below a folder with anything in them.
@@ -265,7 +252,7 @@ impl Original {
     async fn try_one(&self, relative: &Path, exactly: bool, with: Damage) -> Option<Outcome> {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        copy(&self.server.data_dir(), &data);
+        copy_folder(&self.server.data_dir(), &data);
         if !damage(&data.join(relative), with) {
             return None;
         }
@@ -385,7 +372,7 @@ async fn files_that_are_missing_are_named() {
     for relative in original.in_folder("log") {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        copy(&original.server.data_dir(), &data);
+        copy_folder(&original.server.data_dir(), &data);
         fs::remove_file(data.join(&relative)).unwrap();
         match Server::try_start(ServerOptions::new().data(data)) {
             Err(exit) => assert!(exit.failed() && !exit.says("panicked"), "{exit:#?}"),

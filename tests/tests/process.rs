@@ -285,6 +285,25 @@ fn a_directory_of_a_newer_version_is_refused_untouched() {
     server.restart();
 }
 
+#[test]
+fn a_directory_without_its_identity_is_refused_untouched() {
+    holdfast_only!();
+    let mut server = Server::start();
+    server.terminate();
+    let file = server.data_dir().join("identity");
+    let kept = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let before = contents(&server.data_dir());
+    let exit = server.try_restart().expect_err("nobody knows who it is");
+    assert!(
+        exit.failed() && exit.says("identity, is missing"),
+        "{exit:#?}"
+    );
+    assert_eq!(contents(&server.data_dir()), before);
+    fs::write(&file, kept).unwrap();
+    server.restart();
+}
+
 /// The names and sizes of all files below a directory, without the lock.
 fn contents(folder: &Path) -> Vec<(String, u64)> {
     let mut found = Vec::new();

@@ -76,6 +76,10 @@ impl Node {
             MemberChange::Learner(id) => (MembershipChange::Learner, id),
             MemberChange::Remove(id) => (MembershipChange::Remove, id),
         };
+        if member == 0 {
+            // No member has it, and so no call to the leader can name it.
+            return Err(Refusal::MemberNotFound.into());
+        }
         let begun = Instant::now();
         loop {
             let leader = self.leader().await?;

@@ -83,12 +83,17 @@ impl PeerHandler for Handler {
 
     fn refused(&self, peer: u64, refusal: Refusal) {
         // Said by one that belongs to the cluster, by its certificate: there is nothing that this member could do there.
-        if matches!(refusal, Refusal::Removed | Refusal::Wiped) {
-            let _ = self.node.cluster.banished.send(format!(
+        let end = match refusal {
+            Refusal::Removed => format!(
+                "this member was removed from the cluster, as member {peer:x} says. Delete its data directory; it can be added again as a new one"
+            ),
+            Refusal::Wiped => format!(
                 "member {peer:x} refuses this one: {refusal}. Remove this member from the cluster, delete its data directory, and add it again \
                  as a new one"
-            ));
-        }
+            ),
+            _ => return,
+        };
+        let _ = self.node.cluster.banished.send(end);
     }
 
     fn snapshot_sent(&self, to: u64, ok: bool) {

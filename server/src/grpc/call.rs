@@ -78,7 +78,7 @@ impl Connection {
     /// When that does not come in the time that a request has, and the request cannot be for what is known here alone.
     pub(crate) async fn catch_up(&self, rpc: Rpc) -> Result<(), Status> {
         if self.node().status.leader() == 0
-            && matches!(rpc, Rpc::Status | Rpc::Range | Rpc::Snapshot)
+            && matches!(rpc, Rpc::Status | Rpc::Range | Rpc::Snapshot | Rpc::HashKv)
         {
             return Ok(());
         }

@@ -156,7 +156,8 @@ impl Connection {
             .config
             .check_peer_security(node.identity.profile, &urls)
             .is_ok();
-        if urls.is_empty() || !permitted {
+        let nowhere = urls.iter().any(|url| url.port() == Some(0));
+        if urls.is_empty() || nowhere || !permitted {
             return Err(invalid());
         }
         Ok(urls)

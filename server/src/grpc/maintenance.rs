@@ -192,7 +192,7 @@ impl Maintenance for Session {
         let (call, wire) = self.begin(Rpc::HashKv, request);
         call.run(async {
             let caller = call.authorize(Whole).await?.caller().clone();
-            self.linearizable().await?;
+            self.catch_up(Rpc::HashKv).await?;
             let hash = self.hash_of(&caller, wire.revision).await?;
             Ok(pb::HashKvResponse {
                 header: Some(self.header_at(hash.revision)),
