@@ -157,7 +157,8 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
         bounds.push(listen::bind(url, &config)?);
     }
     let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
-    let booted = boot::boot(config.clone(), metrics.clone(), workers, failed.clone())?;
+    let (banished, mut banishment) = tokio::sync::mpsc::unbounded_channel();
+    let booted = boot::boot(config.clone(), metrics.clone(), workers, banished)?;
     let node = booted.node;
     let peer_listeners = peer_listeners(&node)?;
     let tls = ListenerTls::load(&config, node.identity.profile)?;
@@ -227,6 +228,13 @@ fn run(config: Config, quick_start: Option<QuickStart>) -> Result<(), AnyError> 
         for task in tasks(&node) {
             tokio::spawn(task);
         }
+        let failed = failed.clone();
+        tokio::spawn(async move {
+            if let Some(reason) = banishment.recv().await {
+                tokio::time::sleep(LEAVE_AFTER).await;
+                let _ = failed.send(reason);
+            }
+        });
         let net = &node.cluster.net;
         net.run(peer_listeners, Arc::new(Handler::new(node.clone())))?;
         let begin = async {
@@ -382,6 +390,9 @@ async fn get_ready(node: &Node) -> Result<(), AnyError> {
     founding::publish_token_key(node).await?;
     Ok(())
 }
+
+/// How long a member goes on that was removed: whoever asked it for that is to be answered.
+const LEAVE_AFTER: Duration = Duration::from_secs(2);
 
 /// How long to wait before the next look for a leader.
 const ASK_AGAIN: Duration = Duration::from_millis(200);

@@ -112,7 +112,10 @@ pub(crate) fn peer_tls(
 ) -> Result<Option<Arc<PeerTls>>, TlsSetupError> {
     let security = &config.peer_tls;
     let files = match (&security.certificate, security.auto_tls) {
-        (Some(files), _) => files.clone(),
+        (Some(files), auto) => {
+            tell_if_ignored(auto, "--peer-auto-tls");
+            files.clone()
+        }
         (None, true) => {
             let hosts = config.for_profile(profile).listen_peer_urls.iter();
             let hosts: Vec<String> = hosts.filter_map(host).collect();
@@ -204,11 +207,18 @@ fn version(version: holdfast_config::TlsVersion) -> TlsVersion {
     }
 }
 
+fn tell_if_ignored(auto: bool, flag: &str) {
+    if auto {
+        tracing::warn!(flag, "a certificate is given, so none is made");
+    }
+}
+
 fn certificate(
     config: &Config,
     security: &TransportSecurity,
 ) -> Result<Option<CertificateFiles>, TlsSetupError> {
     if let Some(files) = &security.certificate {
+        tell_if_ignored(security.auto_tls, "--auto-tls");
         return Ok(Some(files.clone()));
     }
     if !security.auto_tls {

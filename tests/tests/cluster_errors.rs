@@ -7,10 +7,13 @@
 )]
 
 use holdfast_proto::etcdserverpb as pb;
+use holdfast_proto::health::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use holdfast_tests::{
-    PATIENCE, Raw, RawWatch,
+    PATIENCE, Raw, RawWatch, SmallDisk,
     cluster::{Cluster, ClusterOptions},
-    eventually, http_get, refused, watch_key, watch_prefix,
+    eventually, holdfast_only, http_get, refused, watch_key, watch_prefix,
     wire::{IntoOp, always, del, get, put, values},
     within,
 };
@@ -121,6 +124,52 @@ async fn without_a_quorum_local_reads_go_on() {
         assert_eq!(values(&found), ["after"]);
     }
     cluster.same_hash().await;
+}
+
+/// Clients are to go to the other members, who can do without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_log_finds_no_room_sends_clients_to_others() {
+    // etcd's process ends.
+    holdfast_only!();
+    let Some(disk) = SmallDisk::mount("400m") else {
+        eprintln!("skipped: no permission to mount a small disk");
+        return;
+    };
+    let cluster = Cluster::start(3, ClusterOptions::new().data(2, disk.data()));
+    if cluster.leader().await == 2 {
+        cluster.lead(0).await;
+    }
+    let (full, other) = (cluster.raw(2), cluster.raw(0));
+    let mut health = HealthClient::new(full.channel.clone());
+    let mut watched = health
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let first = watched.message().await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::Serving);
+    disk.fill();
+    let value = "v".repeat(500_000);
+    let no_room = "etcdserver: no space left on the log's disk";
+    within(Duration::from_secs(60), "the log is full", async {
+        while !full
+            .status()
+            .await
+            .unwrap()
+            .errors
+            .iter()
+            .any(|error| error == no_room)
+        {
+            other.put(put("k", &value)).await.unwrap();
+        }
+    })
+    .await;
+    refused(full.range(get("k")).await, Code::Unavailable, no_room);
+    refused(full.put(put("k", "v")).await, Code::Unavailable, no_room);
+    let next = within(PATIENCE, "health tells", watched.message()).await;
+    assert_eq!(next.unwrap().unwrap().status(), ServingStatus::NotServing);
+    other.put(put("k", "after")).await.unwrap();
+    assert_eq!(values(&other.range(get("k")).await.unwrap()), ["after"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{
     PATIENCE, Raw, RawWatch,
     cluster::{Cluster, ClusterOptions, Stop},
-    event_text, eventually, refused, watch_prefix,
+    event_text, eventually, holdfast_only, refused, watch_prefix,
     wire::{get, keys, put_leased, revision},
     within,
 };
@@ -197,6 +197,30 @@ async fn a_leader_that_slept_ends_no_lease_that_was_kept() {
             ["l/kept"]
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hangs_holds_up_no_keep_alive_once_there_is_another() {
+    // etcd asks the old one until the request times out.
+    holdfast_only!();
+    let (mut cluster, members) = three();
+    let leader = cluster.leader().await;
+    let old = cluster.id(leader).await;
+    let asked = members[(leader + 1) % 3].clone();
+    asked.grant(grant(600, 1)).await.unwrap();
+    cluster.pause(leader);
+    let kept = tokio::spawn({
+        let asked = asked.clone();
+        async move { asked.keep_alive(1).await }
+    });
+    eventually(PATIENCE, "another leader", async || {
+        let now = asked.status().await.unwrap().leader;
+        (now != 0 && now != old).then_some(())
+    })
+    .await;
+    let kept = within(Duration::from_millis(1500), "the keep-alive", kept).await;
+    assert_eq!(kept.unwrap().unwrap(), 600);
+    cluster.resume(leader);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

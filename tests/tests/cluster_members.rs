@@ -158,6 +158,26 @@ async fn a_removed_member_ends_and_stays_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_tells_who_asked_it_for_its_own_removal() {
+    for of_leader in [false, true] {
+        let mut cluster = three();
+        let out = match of_leader {
+            true => cluster.leader().await,
+            false => cluster.follower().await,
+        };
+        let id = cluster.id(out).await;
+        let itself = cluster.raw(out);
+        let removed = settled(async || itself.member_remove(id).await).await;
+        let left = removed.unwrap().members;
+        assert!(left.len() == 2 && left.iter().all(|member| member.id != id));
+        assert!(
+            cluster.wait_exit(out, PATIENCE),
+            "a removed member ends by itself"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_can_be_removed() {
     let mut cluster = three();
     let (leader, follower) = (cluster.leader().await, cluster.follower().await);

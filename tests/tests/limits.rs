@@ -11,8 +11,8 @@
 use bytes::Bytes;
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_tests::{
-    Raw, RawWatch, Server, full_size, http_get, is_reference, peak_rss_bytes, rss_bytes, watch_key,
-    watch_prefix,
+    Raw, RawWatch, Server, eventually, full_size, http_get, is_reference, peak_rss_bytes,
+    rss_bytes, watch_key, watch_prefix,
     wire::{IntoOp, always, everything, get, put},
     within,
 };
@@ -120,6 +120,35 @@ async fn write_events(raw: &Raw, total: usize) -> usize {
         }
     }
     count
+}
+
+/// What writing took for a moment is given back, and what remains is small: the index, some buffers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_after_many_puts() {
+    const KEYS: usize = 10_000;
+    const CLIENTS: usize = 50;
+    let server = Server::start();
+    let puts = if full_size() { 500_000 } else { 50_000 };
+    let raw = server.raw().await;
+    let value = "v".repeat(256);
+    let clients = (0..CLIENTS).map(|client| {
+        let (raw, value) = (raw.clone(), value.clone());
+        tokio::spawn(async move {
+            for n in 0..puts / CLIENTS {
+                let key = format!("k/{:06}", (client + n * 7919) % KEYS);
+                raw.put(put(&key, &value)).await.unwrap();
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    let limit = 64 * MIB;
+    let small = async || (is_reference() || rss_bytes(server.pid()) <= limit).then_some(());
+    let what = format!("at most {} MiB", limit / MIB);
+    eventually(Duration::from_secs(20), &what, small).await;
+    report("many puts", &server, 0);
+    eprintln!("{} MiB after them", rss_bytes(server.pid()) / MIB);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@ use holdfast_auth::Caller;
 use holdfast_consensus::{Failure, MemberChange, Progress};
 use holdfast_tenant::{Command, Membership, Refusal};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tonic::Status;
 
@@ -157,7 +158,8 @@ impl Node {
         let begun = Instant::now();
         let me = self.identity.member;
         while begun.elapsed() < FOLLOW_MAX {
-            if self.status.removed() || self.tenants.members().is_removed(me) {
+            let told = self.cluster.removed.load(Ordering::Relaxed);
+            if told || self.status.removed() || self.tenants.members().is_removed(me) {
                 return true;
             }
             tokio::time::sleep(LOOK).await;

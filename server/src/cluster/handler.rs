@@ -13,6 +13,7 @@ use holdfast_storage::TenantId;
 use holdfast_storage::snapshot::Installer;
 use holdfast_tenant::{Command, IncomingState, Tenant, caller_of_bytes};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tonic::Status;
 
@@ -83,17 +84,22 @@ impl PeerHandler for Handler {
 
     fn refused(&self, peer: u64, refusal: Refusal) {
         // Said by one that belongs to the cluster, by its certificate: there is nothing that this member could do there.
+        let cluster = &self.node.cluster;
         let end = match refusal {
-            Refusal::Removed => format!(
-                "this member was removed from the cluster, as member {peer:x} says. Delete its data directory; it can be added again as a new one"
-            ),
+            Refusal::Removed => {
+                cluster.removed.store(true, Ordering::Relaxed);
+                format!(
+                    "this member was removed from the cluster, as member {peer:x} says. Delete its data directory; it can be added again as a \
+                     new one"
+                )
+            }
             Refusal::Wiped => format!(
                 "member {peer:x} refuses this one: {refusal}. Remove this member from the cluster, delete its data directory, and add it again \
                  as a new one"
             ),
             _ => return,
         };
-        let _ = self.node.cluster.banished.send(end);
+        let _ = cluster.banished.send(end);
     }
 
     fn snapshot_sent(&self, to: u64, ok: bool) {

@@ -40,6 +40,8 @@ pub(crate) struct Cluster {
     pub(crate) member_changes: watch::Receiver<Arc<Membership>>,
     /// Whether this member only learns, for the hot path.
     learner: AtomicBool,
+    /// Another member says that this one was removed.
+    removed: AtomicBool,
     /// When there was last no leader.
     leaderless: Mutex<Option<Instant>>,
     /// Set while there has been no leader for long.
@@ -72,6 +74,7 @@ impl Cluster {
             contacts,
             member_changes,
             learner: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
             leaderless: Mutex::new(None),
             without_leader: watch::Sender::new(false),
             banished,
@@ -122,6 +125,13 @@ impl Node {
             false => self.config.election_timeout,
         };
         self.leader_within(patience).await.is_some()
+    }
+
+    /// Waits until another member than `leader` leads: who asked that one need not wait for it, it may hang.
+    pub(crate) async fn another_leads(&self, leader: u64) {
+        while matches!(self.status.leader(), now if now == 0 || now == leader) {
+            tokio::time::sleep(LOOK_FOR_LEADER).await;
+        }
     }
 
     async fn leader_within(&self, patience: Duration) -> Option<u64> {

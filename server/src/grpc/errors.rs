@@ -104,6 +104,10 @@ pub(crate) fn unanswered(node: &Node, error: ProposeError) -> Status {
     match error {
         // It has waited for a leader as long as a request may.
         ProposeError::Failure(Failure::NoLeader) => timed_out(Trouble::LeaderLost),
+        // Others go on. The code sends clients to them, and says of a write that nobody knows whether they have it.
+        ProposeError::Failure(Failure::DiskFull) if node.tenants.members().len() > 1 => {
+            Status::unavailable(Failure::DiskFull.to_string())
+        }
         ProposeError::Failure(failure) => failed(failure),
         ProposeError::TimedOut => timed_out(node.trouble()),
         ProposeError::Refused(refusal) => refused(&refusal),

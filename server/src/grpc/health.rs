@@ -5,8 +5,12 @@ use holdfast_proto::health::health_check_response::ServingStatus;
 use holdfast_proto::health::{HealthCheckRequest, HealthCheckResponse};
 use holdfast_proto::servers::health::health_server::Health;
 use std::pin::Pin;
+use std::time::Duration;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
+
+/// How often a watched health is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 fn answer(serving: bool) -> HealthCheckResponse {
     let status = if serving {
@@ -20,6 +24,13 @@ fn answer(serving: bool) -> HealthCheckResponse {
 }
 
 impl Session {
+    /// Not while it stops, nor when others could serve and it cannot: its log's disk is full.
+    fn is_serving(&self) -> bool {
+        let node = self.node();
+        let is_out = node.status.disk_full() && node.tenants.members().len() > 1;
+        !*node.shutdown.borrow() && !is_out
+    }
+
     /// A learner serves nothing that clients could be sent to.
     fn check_member(&self) -> Result<(), Status> {
         if self.node().is_learner() {
@@ -39,7 +50,7 @@ impl Health for Session {
         if !request.get_ref().service.is_empty() {
             return Err(Status::not_found("unknown service"));
         }
-        Ok(Response::new(answer(!*self.node().shutdown.borrow())))
+        Ok(Response::new(answer(self.is_serving())))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -62,15 +73,23 @@ impl Health for Session {
             });
             return Ok(Response::new(Box::pin(stream)));
         }
+        let session = self.clone();
         let shutdown = self.node().shutdown.subscribe();
-        let stream =
-            futures::stream::unfold((shutdown, true), |(mut shutdown, first)| async move {
-                if !first && shutdown.changed().await.is_err() {
-                    return None;
+        let stream = futures::stream::unfold((shutdown, None), move |(mut shutdown, told)| {
+            let session = session.clone();
+            async move {
+                loop {
+                    let serving = session.is_serving();
+                    if told != Some(serving) {
+                        return Some((Ok(answer(serving)), (shutdown, Some(serving))));
+                    }
+                    tokio::select! {
+                        stopping = shutdown.changed() => stopping.ok()?,
+                        () = tokio::time::sleep(LOOK) => {}
+                    }
                 }
-                let serving = !*shutdown.borrow_and_update();
-                Some((Ok(answer(serving)), (shutdown, false)))
-            });
+            }
+        });
         Ok(Response::new(Box::pin(stream)))
     }
 }

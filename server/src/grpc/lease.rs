@@ -306,8 +306,11 @@ impl Connection {
                     leases: vec![id],
                 };
                 let limit = node.request_timeout();
-                let answer = node.cluster.net.keep_alive(leader, request, limit).await;
-                answer.map_err(|error| self.not_asked(error))
+                let answer = node.cluster.net.keep_alive(leader, request, limit);
+                tokio::select! {
+                    answer = answer => answer.map_err(|error| self.not_asked(error)),
+                    () = node.another_leads(leader) => Err(not_leader()),
+                }
             };
             match renewed {
                 Ok(ttls) => return Ok(ttls.first().copied().unwrap_or(0)),
@@ -349,8 +352,11 @@ impl Connection {
                     lease: id,
                 };
                 let limit = node.request_timeout();
-                let answer = node.cluster.net.time_to_live(leader, request, limit).await;
-                answer.map_err(|error| self.not_asked(error))
+                let answer = node.cluster.net.time_to_live(leader, request, limit);
+                tokio::select! {
+                    answer = answer => answer.map_err(|error| self.not_asked(error)),
+                    () = node.another_leads(leader) => Err(not_leader()),
+                }
             };
             match answer {
                 Err(status)
