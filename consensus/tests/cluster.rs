@@ -1,125 +1,27 @@
 //! Several members on disks in memory, joined by queues that a test may cut. The simulator goes further; this shows each part by itself.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod machine;
+
 use bytes::Bytes;
 use holdfast_consensus::{
-    Completed, Core, CoreError, CoreOptions, Done, Failure, Io, MemberChange, Members, Observer,
-    Outgoing, StateMachine, Ticket,
+    Completed, Core, CoreError, CoreOptions, Done, Failure, Io, MemberChange, Outgoing, Ticket,
 };
-use holdfast_storage::LogPosition;
 use holdfast_storage::disk::MemDisk;
 use holdfast_storage::log::{LogOptions, RaftLog};
+use machine::{Counter, LEARNER, REMOVE, State, VOTER, core_options};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// A list of numbers, and the members. A command is a number, or with the highest bit a change: adds a voter (bit 30), a learner
-/// (bit 29), removes one (bit 28).
-#[derive(Clone, Default)]
-struct State {
-    position: LogPosition,
-    numbers: Vec<u32>,
-    members: Members,
-}
-
-const CHANGE: u32 = 1 << 31;
-const VOTER: u32 = CHANGE | 1 << 30;
-const LEARNER: u32 = CHANGE | 1 << 29;
-const REMOVE: u32 = CHANGE | 1 << 28;
-
-struct Machine {
-    state: State,
-    /// As after a restart: what a store would have.
-    kept: Arc<parking_lot::Mutex<State>>,
-    leads: bool,
-}
-
-impl StateMachine for Machine {
-    type Outcome = u32;
-    type View = State;
-    type Incoming = State;
-
-    fn apply(
-        &mut self,
-        position: LogPosition,
-        data: Bytes,
-        outcomes: &mut Vec<u32>,
-    ) -> Result<(), String> {
-        for chunk in data.chunks_exact(4) {
-            let number = u32::from_le_bytes(chunk.try_into().unwrap());
-            outcomes.push(number);
-            if number & CHANGE == 0 {
-                self.state.numbers.push(number);
-                continue;
-            }
-            let id = u64::from(number & 0xffff);
-            let members = &mut self.state.members;
-            members.voters.retain(|voter| *voter != id);
-            members.learners.retain(|learner| *learner != id);
-            if number & VOTER == VOTER {
-                members.voters.push(id);
-            } else if number & LEARNER == LEARNER {
-                members.learners.push(id);
-            }
-            members.voters.sort_unstable();
-            members.learners.sort_unstable();
-        }
-        self.state.position = position;
-        *self.kept.lock() = self.state.clone();
-        Ok(())
-    }
-
-    fn check(&self, data: &Bytes) -> Result<(), String> {
-        if data.len().is_multiple_of(4) {
-            Ok(())
-        } else {
-            Err("half a number".to_owned())
-        }
-    }
-
-    fn describe(incoming: &State) -> (LogPosition, Members) {
-        (incoming.position, incoming.members.clone())
-    }
-
-    fn members(&self) -> Members {
-        self.state.members.clone()
-    }
-
-    fn view(&mut self) -> Result<State, String> {
-        Ok(self.state.clone())
-    }
-
-    fn install(&mut self, position: LogPosition, incoming: State) -> Result<(), String> {
-        assert_eq!(incoming.position, position);
-        self.state = incoming;
-        *self.kept.lock() = self.state.clone();
-        Ok(())
-    }
-
-    fn recorded(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn lead(&mut self) {
-        self.leads = true;
-    }
-
-    fn follow(&mut self) {
-        self.leads = false;
-    }
-}
-
-struct Quiet;
-
-impl Observer for Quiet {
-    fn synced(&self, _: Duration) {}
-    fn appended(&self, _: usize) {}
-}
+/// The outcome of a command is its number.
+type Machine = machine::Machine<u32>;
 
 struct Member {
     core: Core<Machine, MemDisk>,
     disk: MemDisk,
-    kept: Arc<parking_lot::Mutex<State>>,
+    /// As a store would have it after a restart.
+    state: Arc<Mutex<State>>,
     done: Completed<Machine>,
 }
 
@@ -141,7 +43,7 @@ fn open(
     id: u64,
     incarnation: u64,
     disk: &MemDisk,
-    kept: &Arc<parking_lot::Mutex<State>>,
+    state: &Arc<Mutex<State>>,
 ) -> Result<Core<Machine, MemDisk>, CoreError> {
     let log_options = LogOptions {
         segment_bytes: 16 * 1024,
@@ -150,56 +52,48 @@ fn open(
         ..LogOptions::default()
     };
     let (log, _) = RaftLog::open(disk.clone(), log_options)?;
-    let state = kept.lock().clone();
-    let applied = state.position;
-    let machine = Machine {
-        state,
-        kept: kept.clone(),
-        leads: false,
-    };
+    let applied = state.lock().position();
+    let machine = Machine::new(state, |_, number| number);
     let options = CoreOptions {
         member: id,
         incarnation,
-        election_ticks: 10,
-        heartbeat_ticks: 1,
-        pre_vote: true,
-        advance_first_election: false,
         patience_ticks: 200,
         keep_entries: 5,
         keep_bytes: 1 << 20,
         seed: 3,
+        ..core_options()
     };
-    Core::new(log, machine, applied, false, options, Arc::new(Quiet))
+    Core::new(
+        log,
+        machine,
+        applied,
+        false,
+        options,
+        Arc::new(Counter::default()),
+    )
 }
 
 impl Cluster {
     fn of(ids: &[u64]) -> Cluster {
         let mut cluster = Cluster::default();
-        let members = Members {
-            voters: ids.to_vec(),
-            learners: Vec::new(),
-        };
         for id in ids {
-            cluster.add(*id, members.clone());
+            cluster.add(*id, ids);
         }
         cluster
     }
 
-    fn add(&mut self, id: u64, members: Members) {
-        let kept = Arc::new(parking_lot::Mutex::new(State {
-            members,
-            ..State::default()
-        }));
+    fn add(&mut self, id: u64, voters: &[u64]) {
+        let state = State::of(voters);
         let disk = MemDisk::new();
         self.incarnations += 1;
-        let core = open(id, self.incarnations, &disk, &kept).unwrap();
+        let core = open(id, self.incarnations, &disk, &state).unwrap();
         let done = Vec::new();
         self.members.insert(
             id,
             Member {
                 core,
                 disk,
-                kept,
+                state,
                 done,
             },
         );
@@ -211,7 +105,7 @@ impl Cluster {
         drop(member.core);
         self.links.retain(|(from, to), _| *from != id && *to != id);
         self.incarnations += 1;
-        let core = open(id, self.incarnations, &member.disk, &member.kept).unwrap();
+        let core = open(id, self.incarnations, &member.disk, &member.state).unwrap();
         self.members.insert(id, Member { core, ..member });
     }
 
@@ -340,7 +234,7 @@ impl Cluster {
 
     fn numbers(&mut self, id: u64) -> Vec<u32> {
         let member = self.members.get_mut(&id).unwrap();
-        member.core.machine().state.numbers.clone()
+        member.core.machine().state.lock().numbers()
     }
 }
 
@@ -466,7 +360,7 @@ fn a_member_that_the_log_does_not_reach_gets_a_snapshot_and_goes_on() {
         cluster.propose(leader, number);
         cluster.settle();
     }
-    let position = cluster.members[&leader].kept.lock().position;
+    let position = cluster.members[&leader].state.lock().position();
     let member = cluster.members.get_mut(&leader).unwrap();
     member.core.compact_log(position).unwrap();
     cluster.cut.clear();
@@ -493,7 +387,7 @@ fn members_come_learn_vote_and_go() {
     cluster.propose(1, 7);
     cluster.tick();
     cluster.take(1);
-    cluster.add(2, Members::default());
+    cluster.add(2, &[]);
     cluster.change(MemberChange::Learner(2), LEARNER | 2);
     for _ in 0..10 {
         cluster.tick();
@@ -501,7 +395,7 @@ fn members_come_learn_vote_and_go() {
     assert_eq!(cluster.numbers(2), [7], "by a snapshot");
     assert_eq!(cluster.members[&2].core.status().leader(), 1);
     cluster.change(MemberChange::Voter(2), VOTER | 2);
-    cluster.add(3, Members::default());
+    cluster.add(3, &[]);
     cluster.change(MemberChange::Voter(3), VOTER | 3);
     for _ in 0..10 {
         cluster.tick();

@@ -1,98 +1,19 @@
 //! One member on a disk in memory that can lose power, fill up and fail to sync.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod machine;
+
 use bytes::Bytes;
-use holdfast_consensus::{
-    Completed, Core, CoreError, CoreOptions, Done, Failure, Io, Members, Observer, StateMachine,
-    Status, Ticket,
-};
+use holdfast_consensus::{Completed, Core, CoreError, Done, Failure, Io, Status, Ticket};
 use holdfast_storage::LogPosition;
 use holdfast_storage::disk::{Disk, MemDisk};
 use holdfast_storage::log::{LogError, LogOptions, RaftLog};
+use machine::{Counter, Machine, State, core_options, numbers};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
-/// Each command is a number; its outcome is the entry that it was applied with, and the number.
-#[derive(Default)]
-struct Recorder {
-    applied: Vec<(LogPosition, Bytes)>,
-    led: usize,
-}
-
-impl StateMachine for Recorder {
-    type Outcome = (u64, u32);
-    type View = ();
-    type Incoming = ();
-
-    fn apply(
-        &mut self,
-        position: LogPosition,
-        data: Bytes,
-        outcomes: &mut Vec<(u64, u32)>,
-    ) -> Result<(), String> {
-        if !data.len().is_multiple_of(4) {
-            return Err("half a number".to_owned());
-        }
-        outcomes.extend(numbers(&data).map(|number| (position.index, number)));
-        self.applied.push((position, data));
-        Ok(())
-    }
-
-    fn check(&self, _: &Bytes) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn describe((): &()) -> (LogPosition, Members) {
-        (LogPosition::default(), Members::default())
-    }
-
-    fn members(&self) -> Members {
-        Members {
-            voters: vec![1],
-            learners: Vec::new(),
-        }
-    }
-
-    fn view(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn install(&mut self, _: LogPosition, (): ()) -> Result<(), String> {
-        Err("a group of one installs nothing".to_owned())
-    }
-
-    fn recorded(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn lead(&mut self) {
-        self.led += 1;
-    }
-
-    fn follow(&mut self) {}
-}
-
-fn numbers(data: &[u8]) -> impl Iterator<Item = u32> {
-    data.chunks_exact(4)
-        .map(|chunk| u32::from_le_bytes(chunk.try_into().unwrap()))
-}
-
-#[derive(Default)]
-struct Counter {
-    syncs: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Observer for Counter {
-    fn synced(&self, _: Duration) {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn appended(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
+/// The outcome of a command is the entry that it was applied with, and its number.
+type Recorder = Machine<(u64, u32)>;
 
 struct Member {
     core: Core<Recorder, MemDisk>,
@@ -112,24 +33,14 @@ fn start(disk: &MemDisk, applied: LogPosition) -> Result<Member, CoreError> {
     };
     let (log, _) = RaftLog::open(disk.clone(), options)?;
     let observer = Arc::new(Counter::default());
-    let options = CoreOptions {
-        member: 1,
-        incarnation: 1,
-        election_ticks: 10,
-        heartbeat_ticks: 1,
-        pre_vote: true,
-        advance_first_election: false,
-        patience_ticks: 70,
-        keep_entries: 0,
-        keep_bytes: 0,
-        seed: 1,
-    };
+    // Empty, whatever it is said to have applied: a test sees what comes behind that.
+    let machine = Machine::new(&State::of(&[1]), |at, number| (at.index, number));
     let core = Core::new(
         log,
-        Recorder::default(),
+        machine,
         applied,
         false,
-        options,
+        core_options(),
         observer.clone(),
     )?;
     Ok(Member {
@@ -176,20 +87,16 @@ impl Member {
         self.core.status().clone()
     }
 
-    /// What was applied, without the empty entries with which leaders begin.
+    fn applied(&mut self) -> Vec<(LogPosition, Bytes)> {
+        self.core.machine().state.lock().entries.clone()
+    }
+
     fn commands(&mut self) -> Vec<u32> {
-        let applied = &self.core.machine().applied;
-        applied
-            .iter()
-            .flat_map(|(_, data)| numbers(data).collect::<Vec<_>>())
-            .collect()
+        self.core.machine().state.lock().numbers()
     }
 
     fn position(&mut self) -> LogPosition {
-        let applied = &self.core.machine().applied;
-        applied
-            .last()
-            .map_or(LogPosition::default(), |(position, _)| *position)
+        self.core.machine().state.lock().position()
     }
 
     fn completed(&self) -> Vec<u32> {
@@ -250,7 +157,7 @@ fn a_restart_replays_exactly_what_the_state_lacks() {
     for n in 0..40 {
         member.write(n * 2..n * 2 + 2);
     }
-    let log: Vec<_> = member.core.machine().applied.clone();
+    let log = member.applied();
     drop(member);
 
     let positions = [LogPosition::default()]
@@ -265,7 +172,7 @@ fn a_restart_replays_exactly_what_the_state_lacks() {
             .filter(|(at, _)| *at > applied)
             .cloned()
             .collect();
-        let replayed = again.core.machine().applied.clone();
+        let replayed = again.applied();
         assert_eq!(replayed[..expected.len()], expected[..], "from {applied:?}");
         // Behind them only the empty entry of the new term.
         assert_eq!(replayed.len(), expected.len() + 1);
@@ -285,7 +192,7 @@ fn a_cut_log_goes_on_from_the_applied_position_and_refuses_an_older_one() {
     for n in 0..600 {
         member.write(n * 10..n * 10 + 10);
     }
-    let log: Vec<_> = member.core.machine().applied.clone();
+    let log = member.applied();
     let cut = log[400].0;
     member.core.compact_log(cut).unwrap();
     // A position that is not applied yet is not cut.
@@ -388,9 +295,8 @@ fn crash_run(seed: u64) {
             .last()
             .map_or(LogPosition::default(), |(at, _)| *at);
         let mut member = start(&disk, applied).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        let replay = |member: &mut Member| member.core.machine().applied.clone();
         member.advance().unwrap();
-        let replayed = replay(&mut member);
+        let replayed = member.applied();
         let known = &history[keep..];
         assert_eq!(
             &replayed[..known.len()],
@@ -414,7 +320,7 @@ fn crash_run(seed: u64) {
                 break;
             }
             if dice.below(10) == 0 {
-                let all = replay(&mut member);
+                let all = member.applied();
                 let at = all[dice.below(all.len() as u64) as usize].0;
                 if member.core.compact_log(at).is_err() {
                     break;
@@ -424,7 +330,7 @@ fn crash_run(seed: u64) {
         }
         answered.extend(member.completed());
         history.truncate(keep);
-        history.extend(replay(&mut member));
+        history.extend(member.applied());
         drop(member);
         disk.crash(&mut |n| dice.below(n));
     }

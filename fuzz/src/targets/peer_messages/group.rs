@@ -34,6 +34,8 @@ impl Contents {
     }
 }
 
+/// Not the one of the consensus crate's tests, which stops at an entry that makes no sense: here the rogue writes the log, so any bytes have
+/// a meaning and the run goes on, and what may never be asked of a machine is asserted.
 struct Machine {
     state: Contents,
 }

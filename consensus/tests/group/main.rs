@@ -1,14 +1,18 @@
 //! A group shared between threads that submit and a thread that drives.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
-use bytes::Bytes;
+mod faults;
+#[path = "../machine/mod.rs"]
+mod machine;
+
 use holdfast_consensus::{
-    Completions, Core, CoreError, CoreOptions, Done, Failure, Group, GroupOptions, Io, Members,
-    Observer, Outgoing, Peers, StateMachine, Submission, Ticket,
+    Completions, Core, CoreError, Done, Failure, Group, GroupOptions, Io, Outgoing, Peers,
+    Submission, Ticket,
 };
 use holdfast_storage::LogPosition;
 use holdfast_storage::disk::MemDisk;
 use holdfast_storage::log::{LogOptions, RaftLog};
+use machine::{Counter, Machine, State, core_options};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,81 +22,16 @@ use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What a machine needs that is in a group of one.
-macro_rules! alone {
-    () => {
-        type View = ();
-        type Incoming = ();
-
-        fn check(&self, _: &Bytes) -> Result<(), String> {
-            Ok(())
-        }
-
-        fn describe((): &()) -> (LogPosition, Members) {
-            (LogPosition::default(), Members::default())
-        }
-
-        fn members(&self) -> Members {
-            Members {
-                voters: vec![1],
-                learners: Vec::new(),
-            }
-        }
-
-        fn view(&mut self) -> Result<(), String> {
-            Ok(())
-        }
-
-        fn install(&mut self, _: LogPosition, (): ()) -> Result<(), String> {
-            Err("a group of one installs nothing".to_owned())
-        }
-
-        fn recorded(&mut self) -> Result<(), String> {
-            Ok(())
-        }
-
-        fn lead(&mut self) {}
-
-        fn follow(&mut self) {}
-    };
-}
-
-/// A command is a number, its outcome the number and the thread that applied it.
-struct Echo;
-
-impl StateMachine for Echo {
-    type Outcome = (u32, ThreadId);
-
-    fn apply(
-        &mut self,
-        _: LogPosition,
-        data: Bytes,
-        outcomes: &mut Vec<(u32, ThreadId)>,
-    ) -> Result<(), String> {
-        let thread = thread::current().id();
-        for chunk in data.chunks_exact(4) {
-            outcomes.push((u32::from_le_bytes(chunk.try_into().unwrap()), thread));
-        }
-        Ok(())
-    }
-
-    alone!();
-}
+/// The outcome of a command is its number and the thread that applied it.
+type Echo = Machine<(u32, ThreadId)>;
 
 /// A group of one has nobody to send to.
 struct Nobody;
 
-impl Peers<()> for Nobody {
-    fn send(&self, outgoing: &mut Vec<Outgoing<()>>) {
+impl Peers<State> for Nobody {
+    fn send(&self, outgoing: &mut Vec<Outgoing<State>>) {
         assert!(outgoing.is_empty());
     }
-}
-
-struct Quiet;
-
-impl Observer for Quiet {
-    fn synced(&self, _: Duration) {}
-    fn appended(&self, _: usize) {}
 }
 
 type Outcome = Result<(u32, ThreadId), Failure>;
@@ -157,20 +96,18 @@ fn group(
         ..LogOptions::default()
     };
     let (log, _) = RaftLog::open(disk.clone(), log_options).unwrap();
-    let core_options = CoreOptions {
-        member: 1,
-        incarnation: 1,
-        election_ticks: 10,
-        heartbeat_ticks: 1,
-        pre_vote: true,
-        advance_first_election: false,
-        patience_ticks: 70,
-        keep_entries: 0,
-        keep_bytes: 0,
-        seed: 1,
-    };
-    let applied = LogPosition::default();
-    let core = Core::new(log, Echo, applied, false, core_options, Arc::new(Quiet)).unwrap();
+    let machine = Machine::new(&State::of(&[1]), |_, number| {
+        (number, thread::current().id())
+    });
+    let core = Core::new(
+        log,
+        machine,
+        LogPosition::default(),
+        false,
+        core_options(),
+        Arc::new(Counter::default()),
+    )
+    .unwrap();
     Arc::new(Group::new(core, completions, Arc::new(Nobody), options))
 }
 
@@ -310,26 +247,7 @@ fn what_was_completed_is_there_after_a_restart() {
     runner.join().unwrap().unwrap();
     check_outcomes(&collector.done.lock(), 100);
     drop(first);
-    let applied = Arc::new(Mutex::new(Vec::new()));
-    struct Keep(Arc<Mutex<Vec<u32>>>);
-    impl StateMachine for Keep {
-        type Outcome = ();
-        fn apply(
-            &mut self,
-            _: LogPosition,
-            data: Bytes,
-            outcomes: &mut Vec<()>,
-        ) -> Result<(), String> {
-            for chunk in data.chunks_exact(4) {
-                self.0
-                    .lock()
-                    .push(u32::from_le_bytes(chunk.try_into().unwrap()));
-                outcomes.push(());
-            }
-            Ok(())
-        }
-        alone!();
-    }
+    let state = State::of(&[1]);
     let (log, recovered) = RaftLog::open(
         disk,
         LogOptions {
@@ -339,25 +257,13 @@ fn what_was_completed_is_there_after_a_restart() {
     )
     .unwrap();
     assert_eq!(recovered.tail_cut, None);
-    let options = CoreOptions {
-        member: 1,
-        incarnation: 1,
-        election_ticks: 10,
-        heartbeat_ticks: 1,
-        pre_vote: true,
-        advance_first_election: false,
-        patience_ticks: 70,
-        keep_entries: 0,
-        keep_bytes: 0,
-        seed: 1,
-    };
     let mut core = Core::new(
         log,
-        Keep(applied.clone()),
+        Machine::new(&state, |_, _| ()),
         LogPosition::default(),
         false,
-        options,
-        Arc::new(Quiet),
+        core_options(),
+        Arc::new(Counter::default()),
     )
     .unwrap();
     core.advance(&mut Io {
@@ -365,7 +271,7 @@ fn what_was_completed_is_there_after_a_restart() {
         send: &mut |outgoing| assert!(outgoing.is_empty()),
     })
     .unwrap();
-    assert_eq!(*applied.lock(), (0..100).collect::<Vec<_>>());
+    assert_eq!(state.lock().numbers(), (0..100).collect::<Vec<_>>());
 }
 
 /// Holds the core, as a thread does that works on the machine, until it is released.
@@ -557,105 +463,5 @@ fn the_machine_is_reachable_under_constant_load() {
     refill.enough.store(true, Ordering::Relaxed);
     group.stop();
     visitor.join().unwrap();
-    runner.join().unwrap().unwrap();
-}
-
-#[test]
-fn a_fault_ends_the_group_and_fails_what_waits() {
-    for inline in [true, false] {
-        let disk = MemDisk::new();
-        let collector = Arc::new(Collector::default());
-        let options = GroupOptions {
-            inline_commands: if inline { 16 } else { 0 },
-            ..options()
-        };
-        let group = group(&disk, collector.clone(), options);
-        let runner = spawn(&group);
-        group.submit(submission(0, 0..1)).unwrap();
-        collector.wait_for(1);
-        let (release, holder) = hold(&group);
-        for n in 1..5 {
-            group.submit(submission(0, n..n + 1)).unwrap();
-        }
-        disk.fail_sync(1);
-        release.send(()).unwrap();
-        holder.join().unwrap();
-        assert!(matches!(runner.join().unwrap(), Err(CoreError::Log(_))));
-        let done = collector.wait_for(5);
-        check_outcomes(&done, 5);
-        assert!(
-            done[1..]
-                .iter()
-                .all(|(_, outcome)| *outcome == Err(Failure::Stopped))
-        );
-        assert_eq!(group.submit(submission(1, 0..1)), Err(Failure::Stopped));
-        assert_eq!(group.pending(), 0);
-    }
-}
-
-#[test]
-fn a_fault_met_by_a_submitter_ends_the_group() {
-    let disk = MemDisk::new();
-    let collector = Arc::new(Collector::default());
-    let group = group(&disk, collector.clone(), options());
-    group.submit(submission(0, 0..1)).unwrap();
-    disk.fail_sync(1);
-    // Taken, and failed like everything else that is on its way.
-    let _ = group.submit(submission(0, 1..3));
-    let runner = spawn(&group);
-    assert!(matches!(runner.join().unwrap(), Err(CoreError::Log(_))));
-    let done = collector.wait_for(3);
-    check_outcomes(&done, 3);
-    assert!(
-        done[1..]
-            .iter()
-            .all(|(_, outcome)| *outcome == Err(Failure::Stopped))
-    );
-    assert_eq!(group.submit(submission(1, 0..1)), Err(Failure::Stopped));
-}
-
-#[test]
-fn a_full_disk_fails_commands_at_once() {
-    let disk = MemDisk::new();
-    let collector = Arc::new(Collector::default());
-    let group = group(&disk, collector.clone(), options());
-    let runner = spawn(&group);
-    group.submit(submission(0, 0..1)).unwrap();
-    collector.wait_for(1);
-    disk.set_capacity(Some(0));
-    let mut taken = 1;
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        assert!(Instant::now() < deadline, "the disk never fills up");
-        let large = Submission {
-            data: vec![0; 4 * 4000],
-            tickets: (0..4000)
-                .map(|slot| Ticket {
-                    mailbox: taken,
-                    slot,
-                    turn: 0,
-                })
-                .collect(),
-        };
-        match group.submit(large) {
-            Ok(()) => taken += 1,
-            Err(Failure::DiskFull) => break,
-            Err(Failure::Overloaded) => thread::yield_now(),
-            Err(other) => panic!("{other}"),
-        }
-    }
-    let read = Ticket {
-        mailbox: 0,
-        slot: 9,
-        turn: 0,
-    };
-    assert_eq!(group.read(&[read]), Err(Failure::DiskFull));
-    let done = collector.wait_for((taken as usize - 1) * 4000 + 1);
-    assert!(
-        done.iter()
-            .any(|(_, outcome)| *outcome == Err(Failure::DiskFull))
-    );
-    assert_eq!(group.pending(), 0);
-    group.stop();
     runner.join().unwrap().unwrap();
 }
