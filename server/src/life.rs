@@ -373,10 +373,14 @@ fn tasks(node: &Arc<Node>) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
 async fn get_ready(node: &Node) -> Result<(), AnyError> {
     node.take_members(&node.tenants.members());
     cluster::publish(node).await?;
+    let mut told: Option<Instant> = None;
     while let Err(error) = node.linearizable().await {
-        // Mostly it has waited for a leader for as long as a request may. But when the core has failed the error comes at once, and the
-        // reason, and signals, are to be looked at in between.
-        tracing::warn!(?error, "waiting for a leader");
+        if told.is_none_or(|at| at.elapsed() > TELL_AGAIN) {
+            tracing::warn!(?error, "waiting for a leader");
+            told = Some(Instant::now());
+        }
+        // Mostly it has waited for a leader for as long as a request may. But when the core has failed, or the log is full, the error
+        // comes at once, and what ends this member, and signals, are to be looked at in between.
         tokio::time::sleep(ASK_AGAIN).await;
     }
     if node
@@ -396,6 +400,9 @@ const LEAVE_AFTER: Duration = Duration::from_secs(2);
 
 /// How long to wait before the next look for a leader.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How often it says that it still waits.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long a stop waits for another member to lead.
 const HAND_OVER_MAX: Duration = Duration::from_millis(500);
