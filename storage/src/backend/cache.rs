@@ -12,6 +12,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// What a cached record costs besides its bytes: its slot, with those for ghosts and the table, and two allocations.
 const RECORD_OVERHEAD_BYTES: usize = 180;
 
+/// Least bytes of a shard: a record that is larger than its shard is never cached.
+const SHARD_BYTES_MIN: u64 = 512 << 10;
+
 /// A row of one generation of the store: a reader that was overtaken by a received snapshot cannot put an old row in a new one's
 /// place. The low half of the number does: it rises by one with each snapshot.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -78,7 +81,7 @@ impl Weighter<Key, Bytes> for RecordBytes {
 pub(super) struct RowCache(Option<Records>);
 
 impl RowCache {
-    /// 0 bytes switches the cache off. `one_shard` makes it the same on every machine; otherwise there are more with more cores.
+    /// 0 bytes switches the cache off. `one_shard` makes it the same on every machine; otherwise there are more with more cores and bytes.
     pub(super) fn new(bytes: u64, one_shard: bool) -> RowCache {
         if bytes == 0 {
             return RowCache(None);
@@ -89,9 +92,13 @@ impl RowCache {
         options
             .estimated_items_capacity(items)
             .weight_capacity(bytes);
-        if one_shard {
-            options.shards(1);
-        }
+        let most = if one_shard {
+            1
+        } else {
+            4 * std::thread::available_parallelism().map_or(1, usize::from)
+        };
+        let shards = usize::try_from(bytes / SHARD_BYTES_MIN).unwrap_or(most);
+        options.shards(shards.clamp(1, most));
         // It fails only without the two capacities.
         RowCache(options.build().ok().map(|options| {
             Cache::with_options(

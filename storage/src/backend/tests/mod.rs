@@ -338,3 +338,20 @@ fn the_cache_is_bounded_and_may_be_off() {
         assert!(store.cache.bytes() <= cache_bytes);
     }
 }
+
+#[test]
+fn a_large_value_has_a_place_in_a_small_cache() {
+    let options = StoreOptions {
+        cache_bytes: 1 << 20,
+        ..small()
+    };
+    for ground in Ground::both() {
+        let (store, _) = ground.try_open(options.clone()).unwrap();
+        let mut large = row(2);
+        large.value = vec![7; 300 << 10].into();
+        store.stage(at(2), vec![Change::PutRow(T1, large.clone())]);
+        store.persist().unwrap();
+        let generation = store.staged.generation();
+        assert_eq!(store.cache.get(generation, T1, rev(2)), Some(large));
+    }
+}
