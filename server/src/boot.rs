@@ -172,8 +172,8 @@ pub(crate) fn boot(
             "cut a write that was never synced off the raft log"
         );
     }
-    if known.is_none() && log.last_index() > 0 {
-        // It is written before anything enters the log.
+    if known.is_none() && (log.last_index() > 0 || log.hard_state().term > 0) {
+        // It is written before anything enters the log, a vote included.
         return Err(BootError::NoIdentity {
             path: config.data_dir.clone(),
         });

@@ -17,7 +17,7 @@ use holdfast_tests::{
     wire::{IntoOp, always, del, get, put, values},
     within,
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic::{Code, Status};
 
 /// The server's own limit is 7 s with the default election time-out.
@@ -195,17 +195,21 @@ async fn streams_that_need_a_leader_wait_for_the_next_one() {
         .filter(|index| *index != leader)
         .map(|index| cluster.raw(index).with_metadata(&[("hasleader", "true")]))
         .collect();
+    let old = cluster.id(leader).await;
     cluster.kill(leader);
     let mut watches = Vec::new();
-    let killed = Instant::now();
-    while killed.elapsed() < Duration::from_secs(1) {
-        for raw in &followers {
-            let watch = RawWatch::open(raw);
-            watch.request(watch_prefix("k")).await;
-            watches.push(watch);
+    within(PATIENCE, "the next leader", async {
+        let mut now = old;
+        while now == old || now == 0 {
+            for raw in &followers {
+                let watch = RawWatch::open(raw);
+                watch.request(watch_prefix("k")).await;
+                watches.push(watch);
+            }
+            now = followers[0].status().await.unwrap().leader;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    })
+    .await;
     for watch in &mut watches {
         assert!(watch.next().await.created);
     }

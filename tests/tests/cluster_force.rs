@@ -1,9 +1,8 @@
 //! `--force-new-cluster`: one member goes on alone, whatever its log says that nobody had carried out yet.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     reason = "test code: a panic is the report of a failure"
 )]
 
@@ -207,10 +206,13 @@ async fn a_forced_start_may_be_killed_at_any_moment() {
     let last = lost.last;
     lost.cluster.add_flag(FORCE);
     let mut random = StdRng::seed_from_u64(4);
-    for _ in 0..12 {
+    for line in 0..12 {
+        let log = lost.cluster.member(last).log().clone();
+        let mark = log.len();
         lost.cluster.launch(last);
-        // Not to wait for anything: any moment will do.
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
+        // Some way into the start: so many lines, or so long where there are fewer.
+        let limit = Duration::from_millis(random.random_range(1..150));
+        tokio::task::block_in_place(|| log.wait_after(mark + line, "", limit));
         lost.cluster.kill(last);
     }
     // Once it has said so, the flag is no longer needed.

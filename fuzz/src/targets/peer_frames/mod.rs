@@ -6,17 +6,16 @@
 //! * A Hello that is taken is to this member, from another one of this cluster, and has a name that breaks no line.
 //! * A batch is written as it was read.
 
-#[allow(dead_code, reason = "bounds of more than what is here")]
+#[expect(dead_code, reason = "bounds of more than what is here")]
 #[path = "../../../../server/src/peer/bounds.rs"]
 mod bounds;
 #[path = "../../../../server/src/peer/frames.rs"]
-#[allow(dead_code, reason = "the server writes, too")]
+#[expect(dead_code, reason = "the server writes, too")]
 mod frames;
 #[path = "../../../../server/src/peer/handler.rs"]
-#[allow(dead_code, reason = "what the server does with what it has read")]
+#[expect(dead_code, reason = "what the server does with what it has read")]
 mod handler;
 #[path = "../../../../server/src/peer/hello.rs"]
-#[allow(dead_code, reason = "what the server does with what it has read")]
 mod hello;
 pub(crate) mod seeds;
 
